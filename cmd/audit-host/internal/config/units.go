@@ -1,0 +1,142 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Size is a number of bytes.
+type Size int64
+
+// Units of sizes.
+const (
+	KiB Size = 1 << 10
+	MiB Size = 1 << 20
+	GiB Size = 1 << 30
+	TiB Size = 1 << 40
+)
+
+var units = []struct {
+	name string
+	size Size
+}{{"TiB", TiB}, {"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB}, {"B", 1}}
+
+// String writes the size with the largest unit that leaves a whole number, in
+// the form that [ParseSize] reads: "64MiB", "1500B".
+func (s Size) String() string {
+	for _, u := range units {
+		if s != 0 && s%u.size == 0 {
+			return strconv.FormatInt(int64(s/u.size), 10) + u.name
+		}
+	}
+	return "0B"
+}
+
+var sizeForm = regexp.MustCompile(`^(-?[0-9]+)(B|KiB|MiB|GiB|TiB)?$`)
+
+// ParseSize reads a whole number with a unit of B, KiB, MiB, GiB or TiB, or
+// without one, which means bytes.
+func ParseSize(text string) (Size, error) {
+	m := sizeForm.FindStringSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf(`%q is not a size such as "64MiB"`, text)
+	}
+	unit := Size(1)
+	for _, u := range units {
+		if m[2] == u.name {
+			unit = u.size
+		}
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil || n > math.MaxInt64/int64(unit) || n < math.MinInt64/int64(unit) {
+		return 0, fmt.Errorf("the size %q does not fit in 64 bits", text)
+	}
+	return Size(n) * unit, nil
+}
+
+var quantity = regexp.MustCompile(`^([0-9]+)([a-z]*)$`)
+
+// spell splits a quantity written in another way ("64 mb") into the number and
+// the unit in lower case.
+func spell(text string) (number, unit string, ok bool) {
+	m := quantity.FindStringSubmatch(strings.ToLower(strings.Join(strings.Fields(text), "")))
+	if m == nil {
+		return "", "", false
+	}
+	return m[1], m[2], true
+}
+
+// meantSize returns the size that a text, which is none, was probably meant to
+// be, or "".
+func meantSize(text string) string {
+	meant := respellSize(text)
+	if _, err := ParseSize(meant); err != nil {
+		return "" // too large, say
+	}
+	return meant
+}
+
+func respellSize(text string) string {
+	number, unit, ok := spell(text)
+	if !ok || unit == "" {
+		return ""
+	}
+	for _, u := range units {
+		name := strings.ToLower(u.name)
+		if unit == name || unit == name[:1] || unit == name[:1]+"b" {
+			return number + u.name
+		}
+	}
+	if unit == "byte" || unit == "bytes" {
+		return number + "B"
+	}
+	return ""
+}
+
+// meantDuration returns the duration that a text, which is none, was probably
+// meant to be, or "".
+func meantDuration(text string) string {
+	meant := respellDuration(text)
+	if _, err := time.ParseDuration(meant); err != nil {
+		return ""
+	}
+	return meant
+}
+
+func respellDuration(text string) string {
+	number, unit, ok := spell(text)
+	if !ok {
+		return ""
+	}
+	switch unit {
+	case "", "s", "sec", "secs", "second", "seconds":
+		return number + "s"
+	case "ms", "msec", "millisecond", "milliseconds":
+		return number + "ms"
+	case "m", "min", "mins", "minute", "minutes":
+		return number + "m"
+	case "h", "hr", "hrs", "hour", "hours":
+		return number + "h"
+	case "d", "day", "days":
+		if n, err := strconv.ParseInt(number, 10, 32); err == nil {
+			return strconv.FormatInt(24*n, 10) + "h"
+		}
+	}
+	return ""
+}
+
+// short writes a duration as a person would: "1m" instead of "1m0s".
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
