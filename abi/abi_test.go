@@ -130,3 +130,18 @@ func TestAnswerKeepsBothHalves(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusesAreThoseOfTheText pins the numbers that README.md gives.
+func TestStatusesAreThoseOfTheText(t *testing.T) {
+	for want, got := range map[uint32]SQLStatus{0: SQLDone, 0x10000: SQLGuardFailed, 0x10001: SQLTooLarge,
+		0x10002: SQLTimeout, 0x10003: SQLRefused, 0x10004: SQLBroken, 0x10005: SQLReplaced} {
+		if uint32(got) != want {
+			t.Errorf("status %#x, the text says %#x", got, want)
+		}
+	}
+	for want, got := range map[uint32]Outcome{0: OK, 1: Partial, 2: Retry, 3: Reject, 4: Busy, 5: BadConfig, 0x100: Trap, 0x106: BadABI} {
+		if uint32(got) != want {
+			t.Errorf("%v is %#x, the text says %#x", got, uint32(got), want)
+		}
+	}
+}
