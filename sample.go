@@ -9,7 +9,8 @@
 //     normative text; abi/guest is the SDK for plugins written in Go
 //   - queue: keeps accepted events, a cursor and a drainer for each sink
 //   - host: makes a sink of a .wasm file, with limits and granted capabilities
-//   - ledger: the chain and the signatures, shared by writer and verifier
+//   - ledger: the chain's format, shared by writer and verifier
+//   - seal: keys, hashes and signatures
 //   - plugins/sink-sqlite, plugins/sink-mock: the bundled plugins
 //   - cmd/audit-host: the binary: configuration, ingest, commands
 //
