@@ -8,7 +8,7 @@ import (
 
 func sample() *Batch {
 	sig := bytes.Repeat([]byte{7}, SignatureSize)
-	return &Batch{ID: 42, Attempt: 3, Events: []Event{
+	return &Batch{ID: 42, Attempt: 3, Queue: [16]byte{1, 15: 2}, Events: []Event{
 		{ID: "a", AgentID: "agent:alice", EventType: "governance.refusal", Timestamp: "2026-01-01T00:00:00+00:00",
 			Payload: []byte(`{"n":1}`), Seq: 9, PayloadHash: [32]byte{1}, Digest: [32]byte{2},
 			Signature: sig, AttestLevel: AttestDaemonSigned, KeyID: "k1"},
@@ -27,7 +27,7 @@ func TestFrameRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Len() != 2 || v.BatchID() != 42 || v.Attempt() != 3 {
+	if v.Len() != 2 || v.BatchID() != 42 || v.Attempt() != 3 || !bytes.Equal(v.Queue(), b.Queue[:]) {
 		t.Fatalf("header: %d events, batch %d, attempt %d", v.Len(), v.BatchID(), v.Attempt())
 	}
 	if got := string(v.Lines()); got != "{\"n\":1}\n{}\n" {

@@ -8,15 +8,15 @@ import (
 
 // The frame of a batch, little-endian, offsets from its first byte:
 //
-//	header   48 bytes   magic u32 "AHB1", header size u16, entry size u16,
+//	header   64 bytes   magic u32 "AHB1", header size u16, entry size u16,
 //	                    count u32, attempt u32, batch id u64, first seq u64,
-//	                    payload offset u32, payload length u32, total u32, 0 u32
+//	                    payload offset u32, payload length u32, total u32, 0 u32, queue id 16 bytes
 //	index    count x 200 bytes, see the constants entry...
 //	strings  id, agent, type, timestamp, key id, level of every event
 //	payload  the canonical JSON of every event, each followed by one line feed
 const (
 	frameMagic = 0x31424841 // "AHB1"
-	headerSize = 48
+	headerSize = 64
 	entrySize  = 200
 
 	entrySeq       = 0
@@ -48,7 +48,9 @@ type Batch struct {
 	ID uint64
 	// Attempt is 1 for the first delivery.
 	Attempt uint32
-	Events  []Event
+	// Queue is the id of the queue that the positions belong to (UUID bytes).
+	Queue  [16]byte
+	Events []Event
 }
 
 // Size returns the number of bytes of the batch's frame.
@@ -124,6 +126,7 @@ func (b *Batch) Encode(dst []byte) int {
 	le.PutUint32(h[32:], uint32(payloadStart))
 	le.PutUint32(h[36:], uint32(payload-payloadStart))
 	le.PutUint32(h[40:], uint32(payload))
+	copy(h[48:], b.Queue[:])
 	return payload
 }
 
@@ -187,6 +190,9 @@ func (v View) BatchID() uint64 { return binary.LittleEndian.Uint64(v.raw[16:]) }
 
 // Attempt returns 1 for the first delivery of this batch.
 func (v View) Attempt() uint32 { return binary.LittleEndian.Uint32(v.raw[12:]) }
+
+// Queue returns the id of the queue that the positions belong to, 16 bytes.
+func (v View) Queue() []byte { return v.raw[48:64] }
 
 // Lines returns the payload region: one canonical JSON event per line.
 func (v View) Lines() []byte { return v.raw[binary.LittleEndian.Uint32(v.raw[32:]):] }

@@ -59,6 +59,10 @@ var Schema = []string{
   row_hash BLOB NOT NULL
 ) STRICT`,
 	`CREATE UNIQUE INDEX idx_signed_events_id ON signed_events(id)`,
+	`CREATE TABLE queue_positions (
+  queue BLOB NOT NULL PRIMARY KEY,
+  position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID`,
 	`PRAGMA application_id = 1095257137`,
 	`PRAGMA user_version = 1`,
 }

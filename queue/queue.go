@@ -244,12 +244,13 @@ type Refusals struct {
 
 // Caps says what a backend can do.
 type Caps struct {
-	Dense        bool   // positions have no gaps
-	Dedupe       bool   // a second event of the same ID is dropped
-	AckDurable   bool   // what was acknowledged never comes again
-	MultiProcess bool   // several processes may share the queue
-	DurableMeans string // what Durable promises, in words
-	MaxEvent     int    // the largest payload in bytes
+	ID           [16]byte // names the queue that positions belong to, for its whole life
+	Dense        bool     // positions have no gaps
+	Dedupe       bool     // a second event of the same ID is dropped
+	AckDurable   bool     // what was acknowledged never comes again
+	MultiProcess bool     // several processes may share the queue
+	DurableMeans string   // what Durable promises, in words
+	MaxEvent     int      // the largest payload in bytes
 }
 
 // Ticket is what a backend makes receipts of.

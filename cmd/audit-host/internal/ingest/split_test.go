@@ -87,7 +87,9 @@ func FuzzSplit(f *testing.F) {
 			// What was handed out and what is left are all of the text but for
 			// brackets, commas and white space before an element.
 			whole := strings.Join(got, "") + text[err.from:]
-			bare := func(s string) string { return strings.NewReplacer("[", "", "]", "", ",", "", " ", "", "\t", "", "\r", "", "\n", "").Replace(s) }
+			bare := func(s string) string {
+				return strings.NewReplacer("[", "", "]", "", ",", "", " ", "", "\t", "", "\r", "", "\n", "").Replace(s)
+			}
 			if bare(whole) != bare(text) {
 				t.Fatalf("%q and the rest %q are not all of %q", got, text[err.from:], text)
 			}
