@@ -11,16 +11,6 @@ import (
 	"github.com/audit-host/audit-host/ledger"
 )
 
-// Row is one row of the ledger as it was read. Signature is nil where the
-// column is NULL.
-type Row struct {
-	ID, AgentID, EventType, Timestamp string
-	AttestLevel, KeyID                string
-	PayloadHash, Signature            []byte
-	PrevHash, RowHash, Payload        []byte
-	Sequence                          uint64
-}
-
 // Signatures counts rows by what became of their signature.
 type Signatures struct {
 	Valid      uint64 `json:"valid"`
@@ -69,7 +59,7 @@ func (v *Verifier) Signatures() Signatures { return v.signatures }
 // chain, its own hashes or its signature demand; after that the verifier must
 // not be used again. A signature by an unknown key is counted and is no
 // break: the row hash still covers it.
-func (v *Verifier) Add(r *Row) error {
+func (v *Verifier) Add(r *ledger.Row) error {
 	broken := func(format string, a ...any) error {
 		return &Break{Sequence: r.Sequence, Reason: fmt.Sprintf(format, a...)}
 	}

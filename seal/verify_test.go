@@ -12,7 +12,7 @@ import (
 
 // link gives r the hashes that its columns and the row before demand, as a
 // forger without the key would.
-func link(r *Row, prev []byte) {
+func link(r *ledger.Row, prev []byte) {
 	h := sha256.Sum256(r.Payload)
 	r.PayloadHash, r.PrevHash = h[:], prev
 	d := Digest(r.ID, r.AgentID, r.EventType, h, r.Timestamp)
@@ -20,13 +20,13 @@ func link(r *Row, prev []byte) {
 	r.RowHash = row[:]
 }
 
-func chain(n int, key ed25519.PrivateKey) []Row {
-	s, prev, rows := NewSealer(key), make([]byte, ledger.HashSize), []Row(nil)
+func chain(n int, key ed25519.PrivateKey) []ledger.Row {
+	s, prev, rows := NewSealer(key), make([]byte, ledger.HashSize), []ledger.Row(nil)
 	for i := range n {
 		e := event()
 		e.ID = fmt.Sprint("id-", i)
 		s.Seal(&e)
-		r := Row{ID: e.ID, AgentID: e.AgentID, EventType: e.EventType, Timestamp: e.Timestamp, AttestLevel: e.AttestLevel,
+		r := ledger.Row{ID: e.ID, AgentID: e.AgentID, EventType: e.EventType, Timestamp: e.Timestamp, AttestLevel: e.AttestLevel,
 			KeyID: e.KeyID, Signature: e.Signature, Payload: e.Payload, Sequence: uint64(i + 1)}
 		link(&r, prev)
 		rows, prev = append(rows, r), r.RowHash
@@ -34,7 +34,7 @@ func chain(n int, key ed25519.PrivateKey) []Row {
 	return rows
 }
 
-func verify(rows []Row, keys ...ed25519.PublicKey) (*Verifier, *Break) {
+func verify(rows []ledger.Row, keys ...ed25519.PublicKey) (*Verifier, *Break) {
 	v := NewVerifier(keys...)
 	for i := range rows {
 		var b *Break
