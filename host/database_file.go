@@ -1,0 +1,259 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+// checkpointPages is how long the log may grow before a commit writes it back:
+// 40 MB. Less costs throughput, more costs a longer stall and a longer start.
+const checkpointPages = 10_000
+
+// dbFile is a database file that this process writes, through one connection
+// that is opened when it is needed and, after a fault, again. It is used by
+// one goroutine at a time.
+type dbFile struct {
+	path string
+	// create makes an empty file, mode 0600, where there is none.
+	create  bool
+	cache   *Cache
+	options dbOptions
+	// opened is called, protected, with each new connection.
+	opened func(*dbConn) error
+
+	conn *dbConn // nil until needed and after a fault
+	// committing is set when the last transaction came to its COMMIT.
+	committing bool
+}
+
+// movedError is a file that is not what its name stands for any more.
+type movedError struct {
+	text string
+	// after tells that it was noticed when the commit had returned.
+	after bool
+}
+
+func (e *movedError) Error() string { return e.text }
+
+// transact runs f in a transaction on the open connection, and opens it first
+// if need be. Whatever f or the engine fails with rolls it back; an error that
+// leaves the connection in doubt drops it.
+func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) error) error {
+	f.committing = false
+	if err := f.connect(ctx); err != nil {
+		return err
+	}
+	c := f.conn
+	c.until(ctx)
+	err := c.protect(func() error { return f.attempt(c, write, do) })
+	if err == nil {
+		return nil
+	}
+	var e *dbError
+	var m *movedError
+	if errors.As(err, &m) || errors.As(err, &e) && e.fatal() {
+		f.drop()
+		return err
+	}
+	if c.protect(c.rollback) != nil {
+		// Without the connection there is no transaction either, and the
+		// caller has the error that matters.
+		f.drop()
+	}
+	return err
+}
+
+func (f *dbFile) attempt(c *dbConn, write bool, do func(*dbConn) error) error {
+	if err := c.unmoved(); err != nil {
+		return err
+	}
+	if err := c.begin(write); err != nil {
+		return err
+	}
+	if err := do(c); err != nil {
+		return err
+	}
+	if !write {
+		return c.rollback()
+	}
+	if err := c.unmoved(); err != nil {
+		return err
+	}
+	// The commit point. Until COMMIT runs nobody can find anything of the
+	// transaction, for its log frames lack the commit mark. When it has
+	// returned the log is synced, and every later reader finds all of it. In
+	// between, after an error of the disk or a trap, it may be either way.
+	f.committing = true
+	if err := c.commit(); err != nil {
+		return err
+	}
+	if err := c.unmoved(); err != nil {
+		return &movedError{text: err.Error() + ", while the transaction was committed", after: true}
+	}
+	return nil
+}
+
+// unmoved returns an error if the open files are not what their names stand
+// for: what is committed to them nobody would find.
+func (c *dbConn) unmoved() error {
+	name, err := c.moved()
+	if err != nil {
+		return &movedError{text: err.Error()}
+	}
+	if name != "" {
+		return &movedError{text: name + " was replaced or removed; what is there then is opened next time"}
+	}
+	return nil
+}
+
+// connect opens the database if it is not open.
+func (f *dbFile) connect(ctx context.Context) error {
+	if f.conn != nil {
+		return nil
+	}
+	if err := StartSQLite(f.cache); err != nil {
+		return err
+	}
+	path := f.path
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) && f.create {
+		if err = createEmpty(path); err == nil {
+			info, err = os.Stat(path)
+		}
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return cantOpen("open database %s: there is no such file; audit-host init makes one, or set create = true once", path)
+	case err != nil:
+		return cantOpen("open database: %v", err)
+	case !info.Mode().IsRegular():
+		return cantOpen("open database %s: not a regular file", path)
+	}
+	c, err := openDB(ctx, path, f.options)
+	if err != nil {
+		return err
+	}
+	err = c.protect(func() error {
+		if err := c.makeDurable(); err != nil || f.opened == nil {
+			return err
+		}
+		return f.opened(c)
+	})
+	if err != nil {
+		return errors.Join(err, c.close())
+	}
+	f.conn = c
+	return nil
+}
+
+func cantOpen(format string, a ...any) error {
+	return &dbError{code: int(sqlite3.CANTOPEN), text: fmt.Sprintf(format, a...)}
+}
+
+// makeDurable sets up a connection that writes: a commit that has returned is
+// on disk. In WAL mode with synchronous=FULL SQLite syncs the log at every
+// commit; the binding however does not sync the folder after it has created
+// the log, without which a power cut could take the log's name and all its
+// commits, so that is done here, before the first commit.
+func (c *dbConn) makeDurable() error {
+	mode, err := c.value("PRAGMA journal_mode = WAL")
+	if err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return cantOpen("open database %s: its journal mode is %s and could not be set to wal", c.path, mode)
+	}
+	// fullfsync reaches the platter on macOS and means nothing elsewhere.
+	if err := c.exec(fmt.Sprintf(`PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
+		PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON; PRAGMA wal_autocheckpoint = %d`, checkpointPages)); err != nil {
+		return err
+	}
+	if err := c.keepWAL(); err != nil {
+		return err
+	}
+	wal := c.walPath()
+	if info, err := os.Stat(c.path); err == nil {
+		// The binding gives the files beside the database the default mode.
+		// Where they are another user's they stay as they are.
+		_ = os.Chmod(wal, info.Mode().Perm())
+		_ = os.Chmod(wal[:len(wal)-len("-wal")]+"-shm", info.Mode().Perm())
+	}
+	return syncDir(filepath.Dir(wal))
+}
+
+// createEmpty makes an empty file that nobody else can read, and makes its
+// name durable.
+func createEmpty(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("create database: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("create database %s: %w", path, err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes the names in a folder durable. Windows has no such call.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+// drop gives up the connection after a fault; the next call opens it again.
+func (f *dbFile) drop() {
+	c := f.conn
+	f.conn = nil
+	if c != nil {
+		// What can go wrong has gone wrong: the caller has the error that
+		// matters.
+		_ = c.close()
+	}
+}
+
+// close writes the log back into the database and closes it. A reader that
+// stands in the way of that is no error: what was committed is in the log.
+func (f *dbFile) close() error {
+	c := f.conn
+	if c == nil {
+		return nil
+	}
+	f.conn = nil
+	err := c.finish()
+	if e := (*dbError)(nil); errors.As(err, &e) && e.code&0xff == int(sqlite3.BUSY) {
+		err = nil
+	}
+	return errors.Join(err, c.close())
+}
+
+// finish checkpoints, without waiting long for others.
+func (c *dbConn) finish() error {
+	err := c.protect(func() error {
+		c.until(context.Background())
+		if err := c.patience(250 * time.Millisecond); err != nil {
+			return err
+		}
+		return c.checkpoint()
+	})
+	if err != nil {
+		return fmt.Errorf("checkpoint database %s: %w", c.path, err)
+	}
+	return nil
+}

@@ -1,0 +1,354 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/ledger"
+)
+
+// CreateLedger makes an empty ledger in a new file, mode 0600. It refuses a
+// file that exists, and takes away what it made if it fails.
+func CreateLedger(path string) error {
+	if err := createEmpty(path); err != nil {
+		return fmt.Errorf("create ledger: %w", err)
+	}
+	f := dbFile{path: path, options: dbOptions{busy: 5 * time.Second}}
+	err := f.transact(context.Background(), true, func(c *dbConn) error {
+		for _, sql := range ledger.Schema {
+			if err := c.exec(sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	err = errors.Join(err, f.close())
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err == nil {
+		return nil
+	}
+	for _, name := range []string{path + "-wal", path + "-shm", path} {
+		if e := os.Remove(name); e != nil && !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return fmt.Errorf("create ledger %s: %w", path, err)
+}
+
+// ErrNoRow is returned by [Ledger.Lookup] for an id that is not in the ledger.
+var ErrNoRow = errors.New("no such row")
+
+// FormatError is a file that is no ledger of this version, or whose tables
+// were changed.
+type FormatError struct{ Path, Reason string }
+
+// Error names the file and what differs.
+func (e *FormatError) Error() string { return fmt.Sprintf("%s is not a ledger: %s", e.Path, e.Reason) }
+
+// RowError is a row that can't be read as one: a column of another type, or a
+// damaged page. It is a break of the ledger and no fault of the reader.
+type RowError struct {
+	// Sequence is the row's, or that of the first row which is not readable.
+	Sequence uint64
+	Reason   string
+}
+
+// Error names the row and what is wrong with it.
+func (e *RowError) Error() string { return fmt.Sprintf("row %d: %s", e.Sequence, e.Reason) }
+
+// Ledger reads a ledger file and never writes: neither the file nor, where
+// nobody else has it open, one beside it. It is used by one goroutine at a
+// time. Every method sees one state of the ledger, and all see the same one:
+// that of the moment it was opened.
+type Ledger struct {
+	path string
+	r    *dbReader
+}
+
+// OpenLedger opens a ledger for reading, beside a process that writes it or
+// without one, in a folder that permits writing or not. Rows that were
+// committed and lie in the log beside the file are read; if the log can't be
+// read, the ledger is not opened. An error that wraps *[FormatError] says that
+// the file is no ledger.
+func OpenLedger(path string) (*Ledger, error) {
+	ctx := context.Background()
+	r, err := openReader(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	l := &Ledger{path: path, r: r}
+	if err := r.do(ctx, l.check); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", errors.Join(err, r.close()))
+	}
+	return l, nil
+}
+
+// check compares the file's format with package ledger's.
+func (l *Ledger) check(c *dbConn) error {
+	wrong := func(format string, a ...any) error {
+		return &FormatError{Path: l.path, Reason: fmt.Sprintf(format, a...)}
+	}
+	for _, p := range []struct {
+		pragma string
+		want   int
+	}{{"application_id", ledger.ApplicationID}, {"user_version", ledger.SchemaVersion}} {
+		if v, err := c.value("PRAGMA " + p.pragma); err != nil {
+			return err
+		} else if v != strconv.Itoa(p.want) {
+			return wrong("its %s is %s, wanted %d", p.pragma, v, p.want)
+		}
+	}
+	found := []string{}
+	if err := c.each("SELECT name, type, hidden FROM pragma_table_xinfo(?)", []any{ledger.Table}, func(s *dbStmt) error {
+		found = append(found, fmt.Sprintf("%s %s", s.string(0), s.string(1)))
+		return nil
+	}); err != nil {
+		return err
+	}
+	if !slices.Equal(found, ledgerColumns()) {
+		return wrong("the columns of %s are %q, wanted %q", ledger.Table, found, ledgerColumns())
+	}
+	strict := int64(0)
+	if err := c.each("SELECT strict FROM pragma_table_list WHERE schema = 'main' AND name = ? AND type = 'table'", []any{ledger.Table}, func(s *dbStmt) error {
+		strict = s.integer(0)
+		return nil
+	}); err != nil {
+		return err
+	}
+	if strict != 1 {
+		return wrong("%s is not a STRICT table", ledger.Table)
+	}
+	return nil
+}
+
+// ledgerColumns returns "name TYPE" of every column of the schema.
+func ledgerColumns() []string {
+	var list []string
+	for line := range strings.Lines(ledger.Schema[0]) {
+		if f := strings.Fields(line); strings.HasPrefix(line, "  ") && len(f) >= 2 {
+			list = append(list, f[0]+" "+strings.TrimSuffix(f[1], ","))
+		}
+	}
+	return list
+}
+
+const selectRows = "SELECT " + ledger.Columns + " FROM " + ledger.Table
+
+// Rows returns all rows in the order of their sequences, in constant memory. A
+// row is valid until the next one. The last pair has an error if the rows did
+// not all come: a *[RowError] if the ledger is to blame.
+func (l *Ledger) Rows(ctx context.Context) iter.Seq2[*ledger.Row, error] {
+	return func(yield func(*ledger.Row, error) bool) {
+		stopped := errors.New("stopped")
+		last := uint64(0)
+		err := l.r.do(ctx, func(c *dbConn) error {
+			var row ledger.Row
+			return c.each(selectRows+" ORDER BY sequence", nil, func(s *dbStmt) error {
+				if err := readRow(s, &row); err != nil {
+					return err
+				}
+				last = row.Sequence
+				if !yield(&row, nil) {
+					return stopped
+				}
+				return nil
+			})
+		})
+		if err != nil && !errors.Is(err, stopped) {
+			yield(nil, l.blame(err, last+1))
+		}
+	}
+}
+
+// blame makes a RowError of what a damaged page causes.
+func (l *Ledger) blame(err error, sequence uint64) error {
+	if e := (*dbError)(nil); errors.As(err, &e) && e.corrupt() {
+		return &RowError{Sequence: sequence, Reason: "the file is damaged: " + e.text}
+	}
+	if e := (*RowError)(nil); errors.As(err, &e) {
+		return e
+	}
+	return fmt.Errorf("read ledger %s: %w", l.path, err)
+}
+
+// rowTypes are the types of ledger.Columns.
+var rowTypes = [ledger.NumColumns]uint32{
+	abi.SQLText, abi.SQLText, abi.SQLText, abi.SQLBlob, abi.SQLBlob, abi.SQLText, abi.SQLText, abi.SQLBlob, abi.SQLInt, abi.SQLText,
+	abi.SQLText, abi.SQLBlob,
+}
+
+const (
+	columnSignature = 4
+	columnSequence  = 8
+	columnKeyID     = 10
+)
+
+// readRow reads a row and checks the type of each column, which STRICT
+// guarantees only as long as nobody writes to the file without SQLite.
+func readRow(s *dbStmt, r *ledger.Row) error {
+	_, n, _ := s.column(columnSequence)
+	r.Sequence = n
+	if int64(n) <= 0 {
+		return &RowError{Sequence: 1, Reason: fmt.Sprintf("the next row has sequence %d", int64(n))}
+	}
+	names := strings.Split(ledger.Columns, ", ")
+	var columns [ledger.NumColumns][]byte
+	var null [ledger.NumColumns]bool
+	for i, want := range rowTypes {
+		typ, _, b := s.column(i)
+		null[i] = typ == abi.SQLNull && (i == columnSignature || i == columnKeyID)
+		if typ != want && !null[i] {
+			return &RowError{Sequence: n, Reason: fmt.Sprintf("column %s is of type %s, wanted %s", names[i], typeName(typ), typeName(want))}
+		}
+		columns[i] = b
+	}
+	if null[columnSignature] != null[columnKeyID] {
+		return &RowError{Sequence: n, Reason: "only one of signature and key_id is NULL"}
+	}
+	r.ID, r.AgentID, r.EventType = string(columns[0]), string(columns[1]), string(columns[2])
+	r.PayloadHash = append(r.PayloadHash[:0], columns[3]...)
+	if r.Signature = nil; !null[columnSignature] {
+		r.Signature = append([]byte{}, columns[4]...)
+	}
+	r.AttestLevel, r.Timestamp = string(columns[5]), string(columns[6])
+	r.PrevHash = append(r.PrevHash[:0], columns[7]...)
+	r.Payload = append(r.Payload[:0], columns[9]...)
+	r.KeyID = string(columns[10])
+	r.RowHash = append(r.RowHash[:0], columns[11]...)
+	return nil
+}
+
+func typeName(typ uint32) string {
+	return [...]string{"NULL", "INTEGER", "REAL", "TEXT", "BLOB"}[typ]
+}
+
+// Lookup returns the row with an id, or an error that wraps [ErrNoRow].
+func (l *Ledger) Lookup(ctx context.Context, id string) (*ledger.Row, error) {
+	rows, err := l.rows(ctx, " WHERE id = ?", id)
+	if err == nil && len(rows) == 0 {
+		err = ErrNoRow
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up %q: %w", id, err)
+	}
+	return &rows[0], nil
+}
+
+// Tail returns the last n rows, the oldest first.
+func (l *Ledger) Tail(ctx context.Context, n int) ([]ledger.Row, error) {
+	rows, err := l.rows(ctx, " ORDER BY sequence DESC LIMIT ?", int64(max(n, 0)))
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(rows)
+	return rows, nil
+}
+
+func (l *Ledger) rows(ctx context.Context, where string, arg any) (rows []ledger.Row, err error) {
+	err = l.r.do(ctx, func(c *dbConn) error {
+		rows = nil
+		return c.each(selectRows+where, []any{arg}, func(s *dbStmt) error {
+			var row ledger.Row
+			if err := readRow(s, &row); err != nil {
+				return err
+			}
+			rows = append(rows, row)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, l.blame(err, 0)
+	}
+	return rows, nil
+}
+
+// Head returns the last row's sequence and row hash; zeros for an empty
+// ledger.
+func (l *Ledger) Head(ctx context.Context) (sequence uint64, rowHash [ledger.HashSize]byte, err error) {
+	rows, err := l.Tail(ctx, 1)
+	if err != nil || len(rows) == 0 {
+		return 0, rowHash, err
+	}
+	if len(rows[0].RowHash) != ledger.HashSize {
+		return 0, rowHash, &RowError{Sequence: rows[0].Sequence, Reason: fmt.Sprintf("row_hash has %d bytes", len(rows[0].RowHash))}
+	}
+	copy(rowHash[:], rows[0].RowHash)
+	return rows[0].Sequence, rowHash, nil
+}
+
+// HighWater returns the largest sequence that any row ever had, as SQLite
+// remembers it: larger than the head's if rows at the end are gone.
+func (l *Ledger) HighWater(ctx context.Context) (uint64, error) {
+	return l.number(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '"+ledger.Table+"'")
+}
+
+// Count returns the number of rows.
+func (l *Ledger) Count(ctx context.Context) (uint64, error) {
+	return l.number(ctx, "SELECT count(*) FROM "+ledger.Table)
+}
+
+func (l *Ledger) number(ctx context.Context, sql string) (n uint64, err error) {
+	err = l.r.do(ctx, func(c *dbConn) error {
+		return c.each(sql, nil, func(s *dbStmt) error {
+			n = uint64(s.integer(0))
+			return nil
+		})
+	})
+	if err != nil {
+		return 0, l.blame(err, 0)
+	}
+	return n, nil
+}
+
+// Positions returns how far the ledger has come in each queue: the position of
+// the last event that was taken, by the queue's id.
+func (l *Ledger) Positions(ctx context.Context) (map[[16]byte]uint64, error) {
+	positions := make(map[[16]byte]uint64)
+	err := l.r.do(ctx, func(c *dbConn) error {
+		return c.each("SELECT queue, position FROM queue_positions", nil, func(s *dbStmt) error {
+			id := s.bytes(0)
+			if len(id) != 16 {
+				return &FormatError{Path: l.path, Reason: fmt.Sprintf("a queue's id of %d bytes in queue_positions", len(id))}
+			}
+			positions[[16]byte(id)] = uint64(s.integer(1))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, l.blame(err, 0)
+	}
+	return positions, nil
+}
+
+// Integrity has SQLite check its own structures: every page, every index
+// against its table. It returns what it found, at most 100 lines; nil is
+// sound.
+func (l *Ledger) Integrity(ctx context.Context) (problems []string, err error) {
+	err = l.r.do(ctx, func(c *dbConn) error {
+		problems = nil
+		return c.each("PRAGMA integrity_check(100)", nil, func(s *dbStmt) error {
+			if v := s.string(0); v != "ok" {
+				problems = append(problems, v)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, l.blame(err, 0)
+	}
+	return problems, nil
+}
+
+// Close frees the reader.
+func (l *Ledger) Close() error { return l.r.close() }

@@ -1,0 +1,556 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/ncruces/go-sqlite3"
+	_ "github.com/ncruces/go-sqlite3/embed" // SQLite as WebAssembly
+	"github.com/ncruces/go-sqlite3/vfs"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/audit-host/audit-host/abi"
+)
+
+// This file and sqlite_snapshot.go are the only ones that know the binding of
+// SQLite, so that another one means another two files. What they promise:
+//
+//   - No fault of the engine is a fault of the host. The binding panics when
+//     SQLite's module traps or runs out of memory; protect makes an error of
+//     it, and the connection is never used again.
+//   - A call ends soon after its context does: the progress handler looks
+//     every 1,000 instructions of SQLite's virtual machine. One instruction is
+//     not interrupted; the limits bound how long it can take.
+
+// Memory of one connection in bytes. The heap limit is SQLite's own, so that
+// running out of it is an error of the statement; the module's limit lies
+// above it.
+const (
+	sqliteHeap   = 64 << 20
+	sqliteMemory = 128 << 20
+)
+
+// engine is process-wide because the binding is: one configuration, one
+// compiled module for all connections.
+var engine struct {
+	once sync.Once
+	err  error
+}
+
+// StartSQLite compiles SQLite, with the machine code kept in cache; nil keeps
+// none. It is process-wide, by the binding's design: the first call in a
+// process decides and later ones return its result. Whatever opens a database
+// starts the engine without a cache if nobody has before, which costs about a
+// second, so call this first.
+func StartSQLite(cache *Cache) error {
+	engine.once.Do(func() { engine.err = startSQLite(cache) })
+	return engine.err
+}
+
+func startSQLite(cache *Cache) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("start SQLite: %v", p)
+		}
+	}()
+	cfg := wazero.NewRuntimeConfig().WithMemoryLimitPages(sqliteMemory / wasmPage).WithCoreFeatures(api.CoreFeaturesV2)
+	if cache != nil {
+		// The engine lives as long as the process and the cache does not: it
+		// shares the cache's files, not what happens when it is closed.
+		own, err := wazero.NewCompilationCacheWithDir(cache.dir)
+		if err != nil {
+			return fmt.Errorf("start SQLite: %w", err)
+		}
+		cfg = cfg.WithCompilationCache(own)
+	}
+	sqlite3.RuntimeConfig = cfg
+	vfs.Register(snapshotVFS, snapshotFS{})
+	if err := sqlite3.Initialize(); err != nil {
+		return fmt.Errorf("start SQLite: %w", err)
+	}
+	return nil
+}
+
+// dbError is what the engine said.
+type dbError struct {
+	// code is SQLite's extended result code; 0 if the engine itself failed.
+	code int
+	text string
+	// memory tells that the connection's heap limit was met.
+	memory bool
+}
+
+func (e *dbError) Error() string { return e.text }
+
+// fatal tells whether the connection must not be used again.
+func (e *dbError) fatal() bool {
+	switch e.code & 0xff {
+	case 0, int(sqlite3.IOERR), int(sqlite3.CORRUPT), int(sqlite3.NOTADB), int(sqlite3.CANTOPEN), int(sqlite3.PROTOCOL),
+		int(sqlite3.INTERNAL), int(sqlite3.MISUSE), int(sqlite3.NOMEM), int(sqlite3.READONLY):
+		return true
+	}
+	return false
+}
+
+// interrupted tells whether the statement was ended by its context.
+func (e *dbError) interrupted() bool { return e.code == int(sqlite3.INTERRUPT) }
+
+// corrupt tells whether the file is damaged.
+func (e *dbError) corrupt() bool {
+	return e.code&0xff == int(sqlite3.CORRUPT) || e.code&0xff == int(sqlite3.NOTADB)
+}
+
+func asDBError(err error) error {
+	if err == nil {
+		return nil
+	}
+	var code sqlite3.ExtendedErrorCode
+	if !errors.As(err, &code) {
+		return err
+	}
+	return &dbError{code: int(code), text: strings.TrimPrefix(err.Error(), "sqlite3: ")}
+}
+
+// protect turns a panic of the engine into an error and marks the connection
+// as broken.
+func (c *dbConn) protect(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.broken = true
+			e := &dbError{text: "the database engine failed: " + firstLines(fmt.Sprint(p), 4)}
+			if e.memory = strings.HasSuffix(e.text, "sqlite3: out of memory"); e.memory {
+				e.text = fmt.Sprintf("the statement needs more than the %d bytes of memory that a connection has", sqliteHeap)
+			}
+			err = e
+		}
+	}()
+	return f()
+}
+
+// dbOptions says how a connection is opened.
+type dbOptions struct {
+	// readOnly opens without the right to write; snapshot besides that reads
+	// past all locks and creates no file, see sqlite_snapshot.go.
+	readOnly, snapshot bool
+	busy               time.Duration
+	// limits bounds what statements may do, see limitsFor.
+	maxSQL int
+	// authorize answers "" or why an action is refused; nil allows all.
+	authorize func(a dbAction) string
+}
+
+// dbConn is one connection, with one instance of the engine. It belongs to one
+// goroutine at a time. Its methods may panic and are called inside protect,
+// but for open, close, moved and the flags.
+type dbConn struct {
+	db   *sqlite3.Conn
+	path string
+	// broken is set once the engine failed.
+	broken bool
+	// own is set while a statement of the host's own is prepared.
+	own     bool
+	refusal string
+	files   []vfs.File
+}
+
+// openDB opens an existing database file.
+func openDB(ctx context.Context, path string, o dbOptions) (*dbConn, error) {
+	if err := StartSQLite(nil); err != nil {
+		return nil, err
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	c := &dbConn{path: abs}
+	if err := c.protect(func() error { return c.open(ctx, o) }); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+func (c *dbConn) open(ctx context.Context, o dbOptions) error {
+	name, flags := c.path, sqlite3.OPEN_READWRITE
+	if o.readOnly {
+		flags = sqlite3.OPEN_READONLY
+	}
+	if o.snapshot {
+		name, flags = snapshotURI(c.path), flags|sqlite3.OPEN_URI
+	}
+	var err error
+	if c.db, err = sqlite3.OpenFlags(name, flags); err != nil {
+		return asDBError(err)
+	}
+	c.db.SetInterrupt(ctx)
+	c.db.HardHeapLimit(sqliteHeap)
+	c.db.SoftHeapLimit(sqliteHeap / 2)
+	if err := c.db.BusyTimeout(o.busy); err != nil {
+		return asDBError(err)
+	}
+	for op, on := range map[sqlite3.DBConfig]bool{
+		sqlite3.DBCONFIG_DEFENSIVE: true, sqlite3.DBCONFIG_TRUSTED_SCHEMA: false, sqlite3.DBCONFIG_WRITABLE_SCHEMA: false,
+		sqlite3.DBCONFIG_ENABLE_FTS3_TOKENIZER: false, sqlite3.DBCONFIG_DQS_DML: false, sqlite3.DBCONFIG_DQS_DDL: false,
+		// A reader that closes last must not write the log back.
+		sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE: o.readOnly,
+	} {
+		if _, err := c.db.Config(op, on); err != nil {
+			return asDBError(err)
+		}
+	}
+	if err := c.keepFile(sqlite3.FCNTL_FILE_POINTER); err != nil {
+		return err
+	}
+	if o.maxSQL > 0 {
+		for id, n := range limitsFor(o.maxSQL) {
+			c.db.Limit(id, n)
+		}
+	}
+	if o.authorize != nil {
+		return asDBError(c.db.SetAuthorizer(func(a sqlite3.AuthorizerActionCode, third, fourth, schema, inner string) sqlite3.AuthorizerReturnCode {
+			if c.own {
+				return sqlite3.AUTH_OK
+			}
+			if why := o.authorize(dbAction{code: a, third: third, fourth: fourth, schema: schema}); why != "" {
+				c.refusal = why
+				return sqlite3.AUTH_DENY
+			}
+			return sqlite3.AUTH_OK
+		}))
+	}
+	return nil
+}
+
+// limitsFor returns the limits of a connection that runs others' SQL. A value
+// is at most 16 MiB, so that no single instruction works on more.
+func limitsFor(maxSQL int) map[sqlite3.LimitCategory]int {
+	return map[sqlite3.LimitCategory]int{
+		sqlite3.LIMIT_LENGTH: maxValue, sqlite3.LIMIT_SQL_LENGTH: maxSQL, sqlite3.LIMIT_COLUMN: maxColumns,
+		sqlite3.LIMIT_EXPR_DEPTH: 100, sqlite3.LIMIT_COMPOUND_SELECT: 50, sqlite3.LIMIT_VDBE_OP: 250_000,
+		sqlite3.LIMIT_FUNCTION_ARG: 64, sqlite3.LIMIT_ATTACHED: 0, sqlite3.LIMIT_LIKE_PATTERN_LENGTH: 128,
+		sqlite3.LIMIT_VARIABLE_NUMBER: maxColumns * rowsPerStatement, sqlite3.LIMIT_TRIGGER_DEPTH: 10,
+		sqlite3.LIMIT_WORKER_THREADS: 0,
+	}
+}
+
+// keepFile remembers a file of the connection, for moved and for a close that
+// the engine can't do any more.
+func (c *dbConn) keepFile(which sqlite3.FcntlOpcode) error {
+	p, err := c.db.FileControl("main", which)
+	if err != nil {
+		return asDBError(err)
+	}
+	for f, ok := p.(vfs.File); ok; {
+		if u, wrapped := f.(vfs.FileUnwrap); wrapped {
+			f = u.Unwrap()
+			continue
+		}
+		c.files = append(c.files, f)
+		break
+	}
+	return nil
+}
+
+// keepWAL reads from the database, so that its log is open, and remembers the
+// log's file.
+func (c *dbConn) keepWAL() error {
+	if err := c.exec("SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil {
+		return err
+	}
+	return c.keepFile(sqlite3.FCNTL_JOURNAL_POINTER)
+}
+
+// moved names the file of the database, or of its log, that is not what its
+// name stands for any more; "" if all are.
+func (c *dbConn) moved() (string, error) {
+	for i, f := range c.files {
+		open, ok := f.(interface{ Stat() (os.FileInfo, error) })
+		if !ok {
+			return "", fmt.Errorf("stat %s: the file system layer has no stat", c.path)
+		}
+		name := c.path
+		if i > 0 {
+			name = c.walPath()
+		}
+		mine, err := open.Stat()
+		if err != nil {
+			return "", fmt.Errorf("stat open file %s: %w", name, err)
+		}
+		there, err := os.Stat(name)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return name, nil
+		case err != nil:
+			return "", fmt.Errorf("stat %s: %w", name, err)
+		case !os.SameFile(mine, there):
+			return name, nil
+		}
+	}
+	return "", nil
+}
+
+// walPath is where SQLite keeps the log: beside the file that a symbolic link
+// pointed to when the database was opened.
+func (c *dbConn) walPath() string {
+	if f, ok := c.files[0].(interface{ Name() string }); ok {
+		return f.Name() + "-wal"
+	}
+	return c.path + "-wal"
+}
+
+// close frees the connection. A sound one that may write checkpoints its log;
+// of a broken one at least the files are closed, which gives up their locks.
+func (c *dbConn) close() error {
+	if c.db == nil {
+		return nil
+	}
+	db := c.db
+	c.db = nil
+	err := c.protect(func() error {
+		db.SetInterrupt(context.Background())
+		for s := range db.Stmts() {
+			defer s.Close() // reports the error of the statement's last run again
+		}
+		return nil
+	})
+	if err == nil {
+		err = c.protect(func() error { return asDBError(db.Close()) })
+	}
+	if err == nil {
+		return nil
+	}
+	for _, f := range c.files {
+		err = errors.Join(err, f.Close())
+	}
+	return fmt.Errorf("close database %s: %w", c.path, err)
+}
+
+// exec runs statements of the host's own.
+func (c *dbConn) exec(sql string) error {
+	c.own = true
+	defer func() { c.own = false }()
+	return asDBError(c.db.Exec(sql))
+}
+
+// value runs one statement of the host's own and returns the first column of
+// its first row as a text.
+func (c *dbConn) value(sql string) (string, error) {
+	c.own = true
+	defer func() { c.own = false }()
+	s, err := c.prepare(sql)
+	if err != nil {
+		return "", err
+	}
+	ok, err := s.step()
+	v := ""
+	if ok {
+		v = s.s.ColumnText(0)
+	}
+	return v, errors.Join(err, s.close())
+}
+
+// begin, commit and rollback are the only ones that touch transactions.
+func (c *dbConn) begin(write bool) error {
+	if write {
+		return c.exec("BEGIN IMMEDIATE")
+	}
+	return c.exec("BEGIN DEFERRED")
+}
+
+func (c *dbConn) commit() error { return c.exec("COMMIT") }
+
+func (c *dbConn) rollback() error {
+	if c.db.GetAutocommit() {
+		return nil // SQLite has rolled back by itself
+	}
+	ctx := c.db.SetInterrupt(context.Background())
+	defer c.db.SetInterrupt(ctx)
+	return c.exec("ROLLBACK")
+}
+
+// patience sets how long a lock of others is waited for.
+func (c *dbConn) patience(d time.Duration) error { return asDBError(c.db.BusyTimeout(d)) }
+
+// until ends what the connection runs when ctx ends.
+func (c *dbConn) until(ctx context.Context) { c.db.SetInterrupt(ctx) }
+
+// checkpoint writes the log back into the database and empties it.
+func (c *dbConn) checkpoint() error {
+	_, _, err := c.db.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE)
+	return asDBError(err)
+}
+
+// refusedError is a statement that the authorizer or the host refuses.
+type refusedError struct{ why string }
+
+func (e *refusedError) Error() string { return e.why }
+
+// dbStmt is a prepared statement.
+type dbStmt struct {
+	s        *sqlite3.Stmt
+	params   int
+	readOnly bool
+}
+
+// prepare compiles exactly one statement.
+func (c *dbConn) prepare(sql string) (*dbStmt, error) {
+	c.refusal = ""
+	s, tail, err := c.db.PrepareFlags(sql, sqlite3.PREPARE_PERSISTENT)
+	switch {
+	case err != nil && c.refusal != "":
+		return nil, &refusedError{c.refusal}
+	case err != nil:
+		return nil, asDBError(err)
+	case s == nil:
+		return nil, &refusedError{"a step without a statement"}
+	}
+	if strings.Trim(tail, "; \t\r\n") != "" {
+		return nil, errors.Join(&refusedError{"more than one statement in the text of a step"}, s.Close())
+	}
+	return &dbStmt{s: s, params: s.BindCount(), readOnly: s.ReadOnly()}, nil
+}
+
+// columns counts the columns of a row. A change of the schema changes it.
+func (s *dbStmt) columns() int { return s.s.ColumnCount() }
+
+// unbind frees the values of the parameters.
+func (s *dbStmt) unbind() error { return asDBError(s.s.ClearBindings()) }
+
+func (s *dbStmt) close() error { return asDBError(s.s.Close()) }
+
+// bind sets parameter i, counted from 1. b is copied.
+func (s *dbStmt) bind(i int, typ uint32, n uint64, b []byte) error {
+	var err error
+	switch typ {
+	case abi.SQLNull:
+		err = s.s.BindNull(i)
+	case abi.SQLInt:
+		err = s.s.BindInt64(i, int64(n))
+	case abi.SQLFloat:
+		err = s.s.BindFloat(i, math.Float64frombits(n))
+	case abi.SQLText:
+		// The binding copies the text before it returns; making a string of
+		// it first would copy it twice.
+		err = s.s.BindText(i, unsafe.String(unsafe.SliceData(b), len(b)))
+	default:
+		err = s.s.BindBlob(i, b)
+	}
+	return asDBError(err)
+}
+
+// step goes to the next row; false at the end or with an error.
+func (s *dbStmt) step() (bool, error) {
+	if s.s.Step() {
+		return true, nil
+	}
+	return false, asDBError(s.s.Err())
+}
+
+// run steps to the end and makes the statement ready for the next run.
+func (s *dbStmt) run() error { return asDBError(s.s.Exec()) }
+
+// reset makes the statement ready for the next run. It repeats the error of
+// the last one, which has been seen.
+func (s *dbStmt) reset() { _ = s.s.Reset() }
+
+// column returns column i of the row, counted from 0: its type, a number's
+// bits, and the bytes of a text or blob, which are the engine's and valid
+// until the next call.
+func (s *dbStmt) column(i int) (typ uint32, n uint64, b []byte) {
+	switch s.s.ColumnType(i) {
+	case sqlite3.INTEGER:
+		return abi.SQLInt, uint64(s.s.ColumnInt64(i)), nil
+	case sqlite3.FLOAT:
+		return abi.SQLFloat, math.Float64bits(s.s.ColumnFloat(i)), nil
+	case sqlite3.TEXT:
+		return abi.SQLText, 0, s.s.ColumnRawText(i)
+	case sqlite3.BLOB:
+		return abi.SQLBlob, 0, s.s.ColumnRawBlob(i)
+	}
+	return abi.SQLNull, 0, nil
+}
+
+// What follows is for the host's own statements.
+
+// prepareOwn compiles a statement of the host's own.
+func (c *dbConn) prepareOwn(sql string) (*dbStmt, error) {
+	c.own = true
+	defer func() { c.own = false }()
+	return c.prepare(sql)
+}
+
+// each runs a statement of the host's own and calls f for every row.
+func (c *dbConn) each(sql string, args []any, f func(*dbStmt) error) (err error) {
+	s, err := c.prepareOwn(sql)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := s.close(); err == nil {
+			err = e
+		}
+	}()
+	for i, v := range args {
+		if err := s.set(i+1, v); err != nil {
+			return err
+		}
+	}
+	for {
+		ok, err := s.step()
+		if err != nil || !ok {
+			return err
+		}
+		if err := f(s); err != nil {
+			return err
+		}
+	}
+}
+
+// set binds a Go value: nil, int64, string or []byte, of which nil is NULL.
+func (s *dbStmt) set(i int, v any) error {
+	switch v := v.(type) {
+	case int64:
+		return s.bind(i, abi.SQLInt, uint64(v), nil)
+	case string:
+		return s.bind(i, abi.SQLText, 0, unsafe.Slice(unsafe.StringData(v), len(v)))
+	case []byte:
+		if v != nil {
+			return s.bind(i, abi.SQLBlob, 0, v)
+		}
+	case nil:
+	default:
+		return fmt.Errorf("bind parameter %d: a %T", i, v)
+	}
+	return s.bind(i, abi.SQLNull, 0, nil)
+}
+
+// integer, string and bytes return column i, or the zero value where it is of
+// another type. bytes returns a copy, nil for NULL only.
+func (s *dbStmt) integer(i int) int64 {
+	typ, n, _ := s.column(i)
+	if typ != abi.SQLInt {
+		return 0
+	}
+	return int64(n)
+}
+
+func (s *dbStmt) string(i int) string {
+	_, _, b := s.column(i)
+	return string(b)
+}
+
+func (s *dbStmt) bytes(i int) []byte {
+	typ, _, b := s.column(i)
+	if typ != abi.SQLText && typ != abi.SQLBlob {
+		return nil
+	}
+	return append([]byte{}, b...)
+}
