@@ -2,15 +2,125 @@
 
 package guest
 
-// Outside WebAssembly there is no host: a plugin's code compiles, so that its
-// pure parts can be tested, and a call to the host stops the program with the
-// reason.
-const noHost = "guest: this is a function of the host; build with GOOS=wasip1 GOARCH=wasm -buildmode=c-shared and run it under audit-host"
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math"
+	"unsafe"
 
-func hostVerdict(_, _, _, _ uint32)       { panic(noHost) }
-func hostLog(_, _, _ uint32)              { panic(noHost) }
-func hostMetric(_ uint32, _ uint64)       { panic(noHost) }
-func hostSHA256(_, _, _ uint32)           { panic(noHost) }
-func hostSQL(_, _, _, _, _ uint32) uint64 { panic(noHost) }
+	"github.com/audit-host/audit-host/abi"
+)
 
-var _ = [...]any{reserve, open, deliver, flush, closeSink}
+// Host stands in for audit-host in tests that run outside WebAssembly, where
+// alone it exists. A function that is nil stops the test that needs it.
+type Host struct {
+	Verdict func(index uint32, code abi.Outcome, message string)
+	Log     func(level uint32, message string)
+	Metric  func(id uint32, n uint64)
+	// SQL runs a script and returns the status and the answer, which is cut
+	// to size bytes.
+	SQL    func(mode uint32, steps []Step, size int) (abi.SQLStatus, []byte)
+	Now    func() int64 // nanoseconds since 1970
+	Random func([]byte)
+}
+
+// Step is a step of a script as a [Host] gets it. A cell is nil, int64,
+// float64, string or []byte.
+type Step struct {
+	Kind          uint32
+	SQL           string
+	Columns, Rows int
+	Cells         []any
+}
+
+// standIn is the host of the running test, as the imports of a module are
+// those of its instance.
+var standIn Host
+
+// UseHost makes h the host until restore is called. Tests that use one must
+// not run in parallel.
+func UseHost(h Host) (restore func()) {
+	old := standIn
+	standIn = h
+	return func() { standIn = old }
+}
+
+func noHost(what string) {
+	panic("guest: " + what + " is a function of the host: give the test one with guest.UseHost")
+}
+
+func hostVerdict(index, code uint32, message string) {
+	if standIn.Verdict == nil {
+		noHost("verdict")
+	}
+	standIn.Verdict(index, abi.Outcome(code), message)
+}
+
+func hostLog(level uint32, message string) {
+	if standIn.Log == nil {
+		noHost("log")
+	}
+	standIn.Log(level, message)
+}
+
+func hostMetric(id uint32, n uint64) {
+	if standIn.Metric == nil {
+		noHost("metric")
+	}
+	standIn.Metric(id, n)
+}
+
+func hostSHA256(data unsafe.Pointer, n uint32, out unsafe.Pointer) {
+	*(*[abi.HashSize]byte)(out) = sha256.Sum256(unsafe.Slice((*byte)(data), n))
+}
+
+func hostNow() uint64 {
+	if standIn.Now == nil {
+		noHost("now")
+	}
+	return uint64(standIn.Now())
+}
+
+func hostRandom(b unsafe.Pointer, n uint32) {
+	if standIn.Random == nil {
+		noHost("random")
+	}
+	standIn.Random(unsafe.Slice((*byte)(b), n))
+}
+
+func runScript(mode uint32, s *Script, out []byte) uint64 {
+	if standIn.SQL == nil {
+		noHost("sql")
+	}
+	status, answer := standIn.SQL(mode, s.list(), len(out))
+	return uint64(status)<<32 | uint64(copy(out, answer))
+}
+
+// list decodes the script. Addresses here have more bits than the ABI gives
+// them, so that texts and blobs come from where the script keeps them.
+func (s *Script) list() []Step {
+	le := binary.LittleEndian
+	values := s.values
+	steps := make([]Step, len(s.first))
+	for i, off := range s.first {
+		b := s.steps[i*abi.SQLStepSize:]
+		st := Step{Kind: le.Uint32(b), SQL: s.sql[i], Columns: int(le.Uint32(b[12:])), Rows: int(le.Uint32(b[16:]))}
+		for j := range st.Columns * st.Rows {
+			c := s.cells[int(off)+j*abi.SQLCellSize:][:abi.SQLCellSize]
+			var v any
+			switch n := le.Uint64(c[8:]); le.Uint32(c) {
+			case abi.SQLInt:
+				v = int64(n)
+			case abi.SQLFloat:
+				v = math.Float64frombits(n)
+			case abi.SQLText:
+				v, values = string(values[0]), values[1:]
+			case abi.SQLBlob:
+				v, values = values[0], values[1:]
+			}
+			st.Cells = append(st.Cells, v)
+		}
+		steps[i] = st
+	}
+	return steps
+}

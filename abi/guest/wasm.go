@@ -2,11 +2,18 @@
 
 package guest
 
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"github.com/audit-host/audit-host/abi"
+)
+
 //go:wasmexport audit_abi_1
 func exportMarker() {}
 
 //go:wasmexport audit_reserve
-func exportReserve(n uint32) uint32 { return reserve(n) }
+func exportReserve(n uint32) unsafe.Pointer { return reserve(n) }
 
 //go:wasmexport audit_open
 func exportOpen(n uint32) uint64 { return open(n) }
@@ -20,17 +27,45 @@ func exportFlush() uint64 { return flush() }
 //go:wasmexport audit_close
 func exportClose() uint64 { return closeSink() }
 
+// Pointers are passed as pointers: a number would go stale when the stack that
+// it points into moves, which it may do in any call.
+
 //go:wasmimport audit verdict
-func hostVerdict(index, code, msg, n uint32)
+func hostVerdict(index, code uint32, message string)
 
 //go:wasmimport audit log
-func hostLog(level, msg, n uint32)
+func hostLog(level uint32, message string)
 
 //go:wasmimport audit metric
 func hostMetric(id uint32, n uint64)
 
 //go:wasmimport audit sha256
-func hostSHA256(data, n, out uint32)
+func hostSHA256(data unsafe.Pointer, n uint32, out unsafe.Pointer)
 
 //go:wasmimport audit sql
-func hostSQL(mode, steps, n, out, size uint32) uint64
+func hostSQL(mode uint32, steps unsafe.Pointer, n uint32, out unsafe.Pointer, size uint32) uint64
+
+//go:wasmimport audit now
+func hostNow() uint64
+
+//go:wasmimport audit random
+func hostRandom(b unsafe.Pointer, n uint32)
+
+// running keeps the script whose addresses the host is about to follow on the
+// heap, where nothing moves, and alive.
+var running *Script
+
+func runScript(mode uint32, s *Script, out []byte) uint64 {
+	running = s
+	le := binary.LittleEndian
+	cells := uint32(uintptr(unsafe.Pointer(unsafe.SliceData(s.cells))))
+	for i, off := range s.first {
+		at := s.steps[i*abi.SQLStepSize:]
+		le.PutUint32(at[4:], uint32(uintptr(unsafe.Pointer(unsafe.StringData(s.sql[i])))))
+		le.PutUint32(at[20:], cells+off)
+	}
+	a := hostSQL(mode, unsafe.Pointer(unsafe.SliceData(s.steps)), uint32(len(s.first)),
+		unsafe.Pointer(unsafe.SliceData(out)), uint32(len(out)))
+	running = nil
+	return a
+}

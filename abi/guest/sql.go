@@ -1,0 +1,145 @@
+package guest
+
+import (
+	"encoding/binary"
+	"math"
+	"unsafe"
+
+	"github.com/audit-host/audit-host/abi"
+)
+
+// Script is one transaction for the sql capability: steps with their cells. It
+// is built anew for each, after Reset, and keeps its memory. The cells point
+// at the caller's texts and blobs: these must not change before Run returns.
+type Script struct {
+	steps []byte
+	cells []byte
+	// first[i] is the offset of step i's cells; their address is only known
+	// when no cell is added any more.
+	first []uint32
+	// Texts and blobs, so that they live, on the heap, until Run returns.
+	sql    []string
+	values [][]byte
+}
+
+// Reset empties the script.
+func (s *Script) Reset() {
+	s.steps, s.cells, s.first = s.steps[:0], s.cells[:0], s.first[:0]
+	clear(s.sql)
+	clear(s.values)
+	s.sql, s.values = s.sql[:0], s.values[:0]
+}
+
+// Step starts a step of the given kind of package abi; the cells that follow
+// are its parameters, row by row. [abi.SQLMany] takes any number of rows, the
+// others one, or none if they have no parameters; [abi.SQLGuard] takes the
+// row it wants, or none for no row.
+func (s *Script) Step(kind uint32, sql string, columns, rows int) {
+	le := binary.LittleEndian
+	s.sql = append(s.sql, sql)
+	s.first = append(s.first, uint32(len(s.cells)))
+	// The two addresses are filled in by Run.
+	for _, v := range [...]uint32{kind, 0, uint32(len(sql)), uint32(columns), uint32(rows), 0} {
+		s.steps = le.AppendUint32(s.steps, v)
+	}
+}
+
+func (s *Script) cell(typ, n uint32, v uint64) {
+	c := s.cells
+	c = binary.LittleEndian.AppendUint32(c, typ)
+	c = binary.LittleEndian.AppendUint32(c, n)
+	s.cells = binary.LittleEndian.AppendUint64(c, v)
+}
+
+// Null adds a NULL.
+func (s *Script) Null() { s.cell(abi.SQLNull, 0, 0) }
+
+// Int adds an integer.
+func (s *Script) Int(v int64) { s.cell(abi.SQLInt, 0, uint64(v)) }
+
+// Float adds a floating-point number.
+func (s *Script) Float(v float64) { s.cell(abi.SQLFloat, 0, math.Float64bits(v)) }
+
+// Text adds a text; it should be valid UTF-8.
+func (s *Script) Text(b []byte) { s.value(abi.SQLText, b) }
+
+// Blob adds a blob.
+func (s *Script) Blob(b []byte) { s.value(abi.SQLBlob, b) }
+
+func (s *Script) value(typ uint32, b []byte) {
+	s.values = append(s.values, b)
+	s.cell(typ, uint32(len(b)), uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))))
+}
+
+// Run runs the script as one transaction of the given mode of package abi. It
+// returns the status and the bytes of the answer, a part of out: rows
+// ([Rows]) or the text of the error. It needs the capability "sql".
+func (s *Script) Run(mode uint32, out []byte) (abi.SQLStatus, []byte) {
+	a := runScript(mode, s, out)
+	return abi.SQLStatus(a >> 32), out[:min(uint32(a), uint32(len(out)))]
+}
+
+// Rows reads the answer of a script.
+type Rows struct {
+	b    []byte
+	left int // cells of the current row
+}
+
+// NewRows reads an answer.
+func NewRows(answer []byte) *Rows { return &Rows{b: answer} }
+
+// Next starts the next row and returns the step it belongs to and its number
+// of columns. What was not read of the row before is passed over.
+func (r *Rows) Next() (step, columns int, ok bool) {
+	for r.left > 0 {
+		r.next()
+	}
+	if len(r.b) < 8 {
+		return 0, 0, false
+	}
+	step, columns = int(binary.LittleEndian.Uint32(r.b)), int(binary.LittleEndian.Uint32(r.b[4:]))
+	r.b, r.left = r.b[8:], columns
+	return step, columns, true
+}
+
+// Int reads the next cell as an integer; 0 if it is not one.
+func (r *Rows) Int() int64 {
+	typ, b := r.next()
+	if typ != abi.SQLInt || len(b) != 8 {
+		return 0
+	}
+	return int64(binary.LittleEndian.Uint64(b))
+}
+
+// Float reads the next cell as a floating-point number; 0 if it is not one.
+func (r *Rows) Float() float64 {
+	typ, b := r.next()
+	if typ != abi.SQLFloat || len(b) != 8 {
+		return 0
+	}
+	return math.Float64frombits(binary.LittleEndian.Uint64(b))
+}
+
+// Bytes reads the next cell as a text or blob, a part of the answer; nil for
+// anything else.
+func (r *Rows) Bytes() []byte {
+	typ, b := r.next()
+	if typ != abi.SQLText && typ != abi.SQLBlob {
+		return nil
+	}
+	return b
+}
+
+func (r *Rows) next() (uint32, []byte) {
+	if r.left == 0 || len(r.b) < 8 {
+		r.left = 0
+		return abi.SQLNull, nil
+	}
+	r.left--
+	typ, n := binary.LittleEndian.Uint32(r.b), uint64(binary.LittleEndian.Uint32(r.b[4:]))
+	r.b = r.b[8:]
+	n = min(n, uint64(len(r.b)))
+	b := r.b[:n:n]
+	r.b = r.b[n:]
+	return typ, b
+}

@@ -1,0 +1,170 @@
+// Command sink-sqlite is the bundled plugin that writes the ledger: it keeps
+// the hash chain of package ledger in the SQLite database of its sql grant.
+//
+// Guarantees:
+//   - One transaction per batch. When it answers OK or PARTIAL, what it counts
+//     as stored is committed, chained to the row before.
+//   - An event whose id is in the ledger already is not inserted again. With
+//     the same type and payload it counts as stored; a timestamp that the host
+//     stamped (Minted) may differ. With other content it gets a REJECT.
+//   - Another writer's rows are no fault: the head of the chain is compared
+//     inside the transaction, and a lost race is tried again, six times in all.
+//   - What waiting can mend (a lock, a full disk, a missing or foreign file)
+//     is BUSY and never costs an event.
+//
+// Not guaranteed: anything against whoever can write the file. A chain that
+// was cut or rewritten while the plugin runs is noticed at the next batch, and
+// refused with BUSY; the rest is the verifier's work.
+//
+// The database is first touched by the first batch. After a failure the plugin
+// forgets what it knew of it.
+package main
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/abi/guest"
+)
+
+func main() {}
+
+func init() { guest.Register(&sink{doubtful: true}) }
+
+const (
+	// maxAttempts is how often a batch is tried when other writers win; as
+	// the source system, one and five more.
+	maxAttempts = 6
+	// attemptsPerCall of them follow each other at once: the second begins
+	// with the head that the first was told, so it rarely loses too.
+	attemptsPerCall = 2
+)
+
+// Pauses to wish for.
+const (
+	pauseRace   = 10 * time.Millisecond // doubled twice with each answer
+	pauseLocked = 100 * time.Millisecond
+	pauseBroken = time.Second
+)
+
+// sink is the plugin's state, all of it a cache of the database's but for the
+// races lost.
+type sink struct {
+	head head
+	// known tells that head is what the ledger had after the last batch.
+	known bool
+	// doubtful tells that the next batch may be stored already: it is the
+	// first, or the one before it failed.
+	doubtful bool
+	// races are those that the batch raceBatch has lost.
+	races     int
+	raceBatch uint64
+
+	script guest.Script
+	// answer has room for the largest answer: a chunk of a lookup.
+	answer [64 << 10]byte
+	// hashes are the row hashes of the batch, row the text of one.
+	hashes, row []byte
+}
+
+// Open takes an empty object.
+func (s *sink) Open(config []byte) guest.Answer {
+	c := strings.Map(func(r rune) rune {
+		if r == ' ' || r == '\t' || r == '\r' || r == '\n' {
+			return -1
+		}
+		return r
+	}, string(config))
+	if c != "{}" {
+		return guest.BadConfig("sink-sqlite has no configuration of its own, its database is sink.grant.sql.database; remove config")
+	}
+	return guest.OK(0)
+}
+
+// Deliver appends a batch to the ledger.
+func (s *sink) Deliver(b abi.View) guest.Answer {
+	look := s.doubtful || b.Attempt() > 1
+	s.doubtful = true
+	var p plan
+	for looks := 0; ; {
+		if !s.known {
+			if a := s.connect(); a.Outcome != abi.OK {
+				return a
+			}
+		}
+		if look {
+			var a guest.Answer
+			if p, a = s.plan(b); a.Outcome != abi.OK {
+				return s.failed(a)
+			}
+			look = false
+			looks++
+		}
+		status, answer := s.append(b, &p)
+		switch c := classify(status, string(answer)); {
+		case c == done:
+			return s.stored(b, &p)
+		case c == lostRace:
+			if a, again := s.lost(b, status, answer); !again {
+				return s.failed(a)
+			}
+		case c == sameID && looks < maxAttempts:
+			// Nothing was inserted. Only now is it worth to ask which ids are
+			// there: mostly none is.
+			look = true
+		default:
+			return s.failed(answerTo(c, status, "append to the ledger", string(answer)))
+		}
+	}
+}
+
+// failed forgets what was known of the database.
+func (s *sink) failed(a guest.Answer) guest.Answer {
+	s.known = false
+	return a
+}
+
+// stored ends a batch that is committed.
+func (s *sink) stored(b abi.View, p *plan) guest.Answer {
+	s.head = s.next(b.Len() - p.left)
+	s.doubtful, s.races = false, 0
+	if len(p.conflicts) == 0 {
+		return guest.OK(b.Len())
+	}
+	for _, c := range p.conflicts {
+		guest.Verdict(uint32(c.event), abi.Reject, c.reason)
+	}
+	return guest.Partial(b.Len() - len(p.conflicts))
+}
+
+// lost counts a lost race and takes over the head that won it. It returns
+// true if the batch should be tried again at once, else what to answer.
+func (s *sink) lost(b abi.View, status abi.SQLStatus, answer []byte) (guest.Answer, bool) {
+	if status == abi.SQLGuardFailed {
+		now := readHead(answer)
+		if why := s.head.brokenBy(now); why != "" {
+			return guest.Busy(pauseBroken, why), false
+		}
+		s.head = now
+	} else {
+		// The head is the same and its sequence taken: connect says more.
+		s.known = false
+	}
+	if s.raceBatch != b.BatchID() {
+		s.raceBatch, s.races = b.BatchID(), 0
+	}
+	s.races++
+	n := strconv.Itoa(s.races)
+	if s.races >= maxAttempts {
+		s.races = 0
+		return guest.Reject("another writer took the next sequence number " + n + " times in a row; replay this batch when there is less traffic on the ledger"), false
+	}
+	guest.Metric(abi.MetricRaces, 1)
+	guest.Log(abi.LogWarn, "another writer took the next sequence number, attempt "+n+" of "+strconv.Itoa(maxAttempts))
+	if s.races%attemptsPerCall != 0 {
+		return guest.Answer{}, true
+	}
+	return guest.Retry(pauseRace<<s.races>>attemptsPerCall, "another writer took the next sequence number"), false
+}
