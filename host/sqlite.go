@@ -66,7 +66,7 @@ func startSQLite(cache *Cache) (err error) {
 	if cache != nil {
 		// The engine lives as long as the process and the cache does not: it
 		// shares the cache's files, not what happens when it is closed.
-		own, err := wazero.NewCompilationCacheWithDir(cache.dir)
+		own, err := cache.forProcess()
 		if err != nil {
 			return fmt.Errorf("start SQLite: %w", err)
 		}
@@ -138,11 +138,14 @@ func (c *dbConn) protect(f func() error) (err error) {
 
 // dbOptions says how a connection is opened.
 type dbOptions struct {
-	// readOnly opens without the right to write; snapshot besides that reads
-	// past all locks and creates no file, see sqlite_snapshot.go.
-	readOnly, snapshot bool
-	busy               time.Duration
-	// limits bounds what statements may do, see limitsFor.
+	// readOnly opens without the right to write.
+	readOnly bool
+	// vfs names SQLite's file system layer; "" is the usual one.
+	vfs string
+	// busy is how long a lock of others is waited for.
+	busy time.Duration
+	// maxSQL bounds a statement's text in bytes and puts the limits of
+	// limitsFor in force; 0 leaves SQLite's own.
 	maxSQL int
 	// authorize answers "" or why an action is refused; nil allows all.
 	authorize func(a dbAction) string
@@ -183,8 +186,8 @@ func (c *dbConn) open(ctx context.Context, o dbOptions) error {
 	if o.readOnly {
 		flags = sqlite3.OPEN_READONLY
 	}
-	if o.snapshot {
-		name, flags = snapshotURI(c.path), flags|sqlite3.OPEN_URI
+	if o.vfs != "" {
+		name, flags = vfsURI(c.path, o.vfs), flags|sqlite3.OPEN_URI
 	}
 	var err error
 	if c.db, err = sqlite3.OpenFlags(name, flags); err != nil {

@@ -70,7 +70,11 @@ func openReader(ctx context.Context, path string) (*dbReader, error) {
 			return nil, err
 		}
 	}
-	c, err := openDB(ctx, real, dbOptions{readOnly: true, snapshot: !r.live, busy: 5 * time.Second})
+	o := dbOptions{readOnly: true, busy: 5 * time.Second}
+	if !r.live {
+		o.vfs = snapshotVFS
+	}
+	c, err := openDB(ctx, real, o)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}

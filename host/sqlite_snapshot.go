@@ -20,12 +20,12 @@ import (
 // nobody writes; whoever uses it checks afterwards that nobody did.
 const snapshotVFS = "audit-snapshot"
 
-func snapshotURI(path string) string {
+func vfsURI(path, vfs string) string {
 	path = filepath.ToSlash(path)
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path // a drive letter
 	}
-	u := url.URL{Scheme: "file", Path: path, RawQuery: "vfs=" + snapshotVFS}
+	u := url.URL{Scheme: "file", Path: path, RawQuery: "vfs=" + vfs}
 	return u.String()
 }
 

@@ -39,7 +39,7 @@ func (sc *script) read(mem []byte, mode, at, n uint32, maxSQL int) error {
 			return fail(abi.SQLTooLarge, "step %d: %d rows, the limit is %d", i, rows, maxRows)
 		case st.kind != abi.SQLMany && rows > 1:
 			return fail(abi.SQLRefused, "step %d: %d rows of cells, one is the most", i, rows)
-		case st.kind == abi.SQLMany && columns == 0:
+		case st.kind == abi.SQLMany && rows > 0 && columns == 0:
 			return fail(abi.SQLRefused, "step %d: many without columns", i)
 		}
 		st.columns, st.rows = int(columns), int(rows)
