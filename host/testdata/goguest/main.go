@@ -1,0 +1,92 @@
+// Command goguest is the Go guest of the tests of package host: it does what
+// the payload of the first event of a batch says, and stores nothing.
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/abi/guest"
+)
+
+type sink struct {
+	config string
+	calls  int
+	kept   [][]byte
+}
+
+func init() { guest.Register(&sink{}) }
+
+func main() {}
+
+func (s *sink) Open(config []byte) guest.Answer {
+	s.config = string(config)
+	switch {
+	case strings.Contains(s.config, "refuse"):
+		return guest.BadConfig("this configuration says refuse")
+	case strings.Contains(s.config, "trap"):
+		panic("audit_open panics")
+	}
+	return guest.OK(0)
+}
+
+func (s *sink) Deliver(batch abi.View) guest.Answer {
+	s.calls++
+	do := ""
+	if batch.Len() > 0 {
+		do = string(batch.At(0).Payload())
+	}
+	switch {
+	case strings.Contains(do, "panic"):
+		var nothing *sink
+		nothing.calls++
+	case strings.Contains(do, "message"):
+		panic("a message of the guest\nwith a second line")
+	case strings.Contains(do, "eat"):
+		for {
+			s.kept = append(s.kept, make([]byte, 1<<20))
+		}
+	case strings.Contains(do, "exit"):
+		os.Exit(7)
+	case strings.Contains(do, "spin"):
+		for {
+			s.calls++
+		}
+	case strings.Contains(do, "sleep"):
+		time.Sleep(time.Hour)
+	case strings.Contains(do, "garbage"):
+		// Work that makes garbage, for the collector of the guest.
+		for i := range batch.Len() {
+			_ = bytes.Repeat(batch.At(i).Payload(), 20)
+		}
+	case strings.Contains(do, "look"):
+		return guest.Retry(0, s.look())
+	case strings.Contains(do, "verdicts"):
+		for i := range batch.Len() {
+			if i%3 == 0 {
+				guest.Verdict(uint32(i), abi.Reject, "every third")
+			}
+		}
+		return guest.Partial(batch.Len() - (batch.Len()+2)/3)
+	}
+	return guest.OK(batch.Len())
+}
+
+// look reports what a guest can see of the world around it.
+func (s *sink) look() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	_, file := os.ReadFile("/etc/passwd")
+	_, dir := os.ReadDir(".")
+	text := "args " + strings.Join(os.Args, ",") + " env " + strings.Join(os.Environ(), ",") +
+		" random " + hex.EncodeToString(b[:]) + " year " + time.Now().UTC().Format("2006")
+	if file == nil || dir == nil {
+		text += " FILES"
+	}
+	return text
+}
