@@ -103,28 +103,37 @@ func ReadPublic(name string) (ed25519.PublicKey, error) {
 	return public, nil
 }
 
-// ReadPair reads both halves and checks the private file's mode and that the
-// halves belong together.
-func ReadPair(privateFile, publicFile string) (ed25519.PrivateKey, error) {
-	info, err := os.Stat(privateFile)
+// ReadPrivate reads a private key file and checks its mode.
+func ReadPrivate(name string) (ed25519.PrivateKey, error) {
+	info, err := os.Stat(name)
 	if err != nil {
 		return nil, fmt.Errorf("read private key: %w", err)
 	}
 	// Windows has no such modes: Go reports 0666 for every writable file.
 	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
-		return nil, fmt.Errorf("private key %s has mode %04o: others can read or change it; chmod 600 %s, and make a new pair if they may have read it", privateFile, mode, privateFile)
+		return nil, fmt.Errorf("private key %s has mode %04o: others can read or change it; chmod 600 %s, and make a new pair if they may have read it", name, mode, name)
 	}
-	der, err := readBlock(privateFile, privateBlock)
+	der, err := readBlock(name, privateBlock)
 	if err != nil {
 		return nil, err
 	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
-		return nil, fmt.Errorf("read private key %s: %w", privateFile, err)
+		return nil, fmt.Errorf("read private key %s: %w", name, err)
 	}
 	private, ok := key.(ed25519.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("read private key %s: it is a %T, wanted Ed25519", privateFile, key)
+		return nil, fmt.Errorf("read private key %s: it is a %T, wanted Ed25519", name, key)
+	}
+	return private, nil
+}
+
+// ReadPair reads both halves and checks the private file's mode and that the
+// halves belong together.
+func ReadPair(privateFile, publicFile string) (ed25519.PrivateKey, error) {
+	private, err := ReadPrivate(privateFile)
+	if err != nil {
+		return nil, err
 	}
 	public, err := ReadPublic(publicFile)
 	if err != nil {

@@ -184,3 +184,14 @@ func Parse(name string, data []byte) (*Config, error) {
 	}
 	return cfg, nil
 }
+
+// Ledger returns the sink whose database is the ledger: the first one that is
+// granted a database. False if none is.
+func (c *Config) Ledger() (Sink, bool) {
+	for _, s := range c.Sinks {
+		if s.Grant.SQL != nil {
+			return s, true
+		}
+	}
+	return Sink{}, false
+}

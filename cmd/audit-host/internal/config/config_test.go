@@ -314,8 +314,8 @@ func TestNearest(t *testing.T) {
 		"batch_evnts": "batch_events", "Batch-Bytes": "batch_bytes", "nmae": "name", "batch": "batch_events",
 		"nwo": "now", "zzz": "", "": "", "timeout": "", strings.Repeat("batch_events", 9): "",
 	} {
-		if got := nearest(word, words); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
+		if got := Nearest(word, words); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
 		}
 	}
 }

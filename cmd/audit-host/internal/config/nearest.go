@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// nearest returns the candidate that word was probably meant to be, or "".
-func nearest(word string, candidates []string) string {
+// Nearest returns the candidate that word was probably meant to be, or "".
+func Nearest(word string, candidates []string) string {
 	const longest = 64
 	word = strings.TrimSpace(word)
 	if word == "" || len(word) > longest {

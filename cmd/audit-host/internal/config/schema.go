@@ -192,7 +192,7 @@ func (c *checker) plugin(t *table, dir string, p *Plugin) {
 		return
 	}
 	if !slices.Contains(BundledPlugins(), name) {
-		t.refuse("plugin", t.at.kid("plugin"), nearest(name, BundledPlugins()),
+		t.refuse("plugin", t.at.kid("plugin"), Nearest(name, BundledPlugins()),
 			"plugin must be one of %s, or a path with a / or ending in .wasm, not %q", list(BundledPlugins()), brief(name))
 		return
 	}
@@ -271,7 +271,7 @@ func (t *table) subset(key string, words []string, into *[]string) {
 	var chosen []string
 	t.texts(key, func(word string) (string, error) {
 		if !slices.Contains(words, word) {
-			return nearest(word, words), fmt.Errorf("%q is not one of %s", brief(word), list(words))
+			return Nearest(word, words), fmt.Errorf("%q is not one of %s", brief(word), list(words))
 		}
 		if seen[word] {
 			return "", fmt.Errorf("%q is there twice", word)

@@ -170,7 +170,7 @@ func (t *table) choice(key string, words []string, into *string) {
 		return
 	}
 	if !slices.Contains(words, word) {
-		t.refuse(key, t.at.kid(key), nearest(word, words), "%s must be one of %s, not %q", key, list(words), brief(word))
+		t.refuse(key, t.at.kid(key), Nearest(word, words), "%s must be one of %s, not %q", key, list(words), brief(word))
 		return
 	}
 	*into = word
@@ -277,7 +277,7 @@ func (c *checker) unknown() {
 			}
 			at := t.at.kid(key).key
 			home, found := homes[key]
-			switch near := nearest(key, t.known); {
+			switch near := Nearest(key, t.known); {
 			case near != "":
 				c.add(at, near, "unknown key %q", brief(key))
 			case found && len(home) == 1 && home[0] == "":
