@@ -43,6 +43,10 @@ type cursor struct {
 	delivered Seq           // handed out up to here by the consumer that is open
 	active    bool          // a consumer has it
 	wake      chan struct{} // capacity 1, that consumer's own: there may be something new
+
+	// Of a disk queue.
+	store  *slotFile
+	reader *diskConsumer // the consumer, if active
 }
 
 // poke wakes the consumer's Next, if it waits.
@@ -84,38 +88,47 @@ func (k *core) settle() {
 	k.progress.fire()
 }
 
-// attach gives the cursor of that name to a new consumer. last is the last event
-// that could be delivered.
-func (k *core) attach(name string, o ConsumerOptions, last Seq) (*cursor, error) {
+// reserve takes the cursor of that name for a new consumer, and says where it is
+// to begin. last is the last event that could be delivered. Until activate the
+// cursor holds back what either of its two states would.
+func (k *core) reserve(name string, o ConsumerOptions, last Seq) (*cursor, Seq, error) {
 	if name == "" || len(name) > MaxID {
-		return nil, fmt.Errorf("queue: open consumer: name of %d bytes, want 1 to %d", len(name), MaxID)
+		return nil, 0, fmt.Errorf("queue: open consumer: name of %d bytes, want 1 to %d", len(name), MaxID)
 	}
 	if k.closing {
-		return nil, ErrClosed
+		return nil, 0, ErrClosed
 	}
 	c := k.cursors[name]
 	if c != nil && c.active {
-		return nil, fmt.Errorf("open consumer %q: %w", name, ErrBusy)
+		return nil, 0, fmt.Errorf("open consumer %q: %w", name, ErrBusy)
 	}
 	if o.From > last+1 {
-		return nil, fmt.Errorf("open consumer %q at %d: %w: the last event is %d; is this the queue that belongs to the ledger?",
+		return nil, 0, fmt.Errorf("open consumer %q at %d: %w: the last event is %d; is this the queue that belongs to the ledger?",
 			name, o.From, ErrBehind, last)
 	}
 	if o.From != 0 && o.From < k.head {
-		return nil, fmt.Errorf("open consumer %q at %d: %w", name, o.From, ErrLagged{From: o.From, To: k.head - 1})
+		return nil, 0, fmt.Errorf("open consumer %q at %d: %w", name, o.From, ErrLagged{From: o.From, To: k.head - 1})
 	}
 	if c == nil {
 		c = &cursor{name: name, acked: k.head - 1}
 		k.cursors[name] = c
 	}
+	at := c.acked
 	if o.From != 0 {
-		c.acked = o.From - 1
+		at = o.From - 1
 	}
-	c.required, c.active, c.delivered = o.Required, true, c.acked
+	c.acked = min(c.acked, at)
+	c.required = c.required || o.Required
+	c.active = true
+	return c, at, nil
+}
+
+// activate completes what reserve began.
+func (k *core) activate(c *cursor, at Seq, required bool) {
+	c.acked, c.delivered, c.required = at, at, required
 	c.wake = make(chan struct{}, 1)
 	k.open = append(k.open, c)
 	k.settle()
-	return c, nil
 }
 
 // detach takes the cursor from its consumer.

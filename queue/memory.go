@@ -325,10 +325,11 @@ func (q *Memory) Consumer(ctx context.Context, name string, o ConsumerOptions) (
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	c, err := q.attach(name, o, q.accepted())
+	c, at, err := q.reserve(name, o, q.accepted())
 	if err != nil {
 		return nil, err
 	}
+	q.activate(c, at, o.Required)
 	q.release()
 	return &memoryConsumer{q: q, c: c, wake: c.wake}, nil
 }

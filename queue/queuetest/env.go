@@ -54,8 +54,10 @@ func (e *env) close() {
 // closeNow closes the queue with whatever is left.
 func (e *env) closeNow() {
 	e.t.Helper()
+	ctx, cancel := context.WithCancel(e.t.Context())
+	cancel()
 	var left *queue.RemainingError
-	if err := e.q.Close(e.t.Context()); err != nil && !errors.As(err, &left) {
+	if err := e.q.Close(ctx); err != nil && !errors.As(err, &left) {
 		e.t.Fatalf("close: %v", err)
 	}
 	e.q = nil
@@ -183,6 +185,14 @@ func (e *env) expect(got []queue.Entry, want []string) {
 	}
 	if len(got) != len(want) {
 		e.t.Fatalf("%d events, want %d", len(got), len(want))
+	}
+}
+
+// balanced checks the equation of the watermarks.
+func (e *env) balanced() {
+	e.t.Helper()
+	if w := e.q.Watermarks(); w.Submitted-w.SendFailures != uint64(w.Accepted-w.Opened) {
+		e.t.Fatalf("submitted %d - failed %d is not accepted %d - opened %d", w.Submitted, w.SendFailures, w.Accepted, w.Opened)
 	}
 }
 

@@ -49,8 +49,9 @@ type Site struct {
 	PowerLoss func(q queue.Queue, seed uint64)
 	// Stall makes every sync hang from now on, until release is called.
 	Stall func() (release func())
-	// FailSync makes the next sync fail once, its data lost.
-	FailSync func()
+	// FailSync makes every sync fail from now on, its data lost, until heal is
+	// called.
+	FailSync func() (heal func())
 	// Files and SetFiles read and replace everything that is stored, while the
 	// queue is closed.
 	Files    func() map[string][]byte
@@ -96,7 +97,7 @@ func cases() []testCase {
 		{"C14_close", nil, caseClose},
 		{"C15_panicking_sink", nil, casePanic},
 		{"C16_sizes", nil, caseSizes},
-		{"C17_failed_sync_is_final", func(s *Site) bool { return s.FailSync != nil && s.Crash != nil }, caseFailedSync},
+		{"C17_failed_sync", func(s *Site) bool { return s.FailSync != nil && s.Crash != nil }, caseFailedSync},
 		{"C18_kill", func(s *Site) bool { return s.Child != nil }, caseKill},
 		{"C19_power_loss", func(s *Site) bool { return s.PowerLoss != nil }, casePowerLoss},
 		{"C20_damage", func(s *Site) bool { return s.Files != nil && s.SetFiles != nil }, caseDamage},

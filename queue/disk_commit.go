@@ -1,0 +1,304 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Pauses between attempts to write again after a failure: doubled from the first
+// to the last, and up to a half added at random.
+const (
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 5 * time.Second
+)
+
+// run is the committer, and joins what it starts.
+func (q *Disk) run() {
+	defer close(q.done)
+	var cleaner sync.WaitGroup
+	cleaner.Go(q.removeDoomed)
+	for {
+		b := q.take()
+		if b == nil {
+			break
+		}
+		if err := q.write(b); err != nil {
+			q.abandon(err)
+			if !q.mend() {
+				break
+			}
+			continue
+		}
+		q.written(b)
+	}
+	cleaner.Wait()
+	q.end()
+}
+
+// take waits for a batch, nil if there will be none any more.
+func (q *Disk) take() *batch {
+	for {
+		q.mu.Lock()
+		if len(q.pending) > 0 {
+			b := q.pending[0]
+			b.taken, b.counted = true, len(b.buf)
+			q.mu.Unlock()
+			return b
+		}
+		q.idle = true
+		q.mu.Unlock()
+		select {
+		case <-q.wake:
+		case <-q.stop:
+			q.mu.Lock()
+			none := len(q.pending) == 0
+			q.mu.Unlock()
+			if none {
+				return nil
+			}
+		}
+	}
+}
+
+// write makes the batch durable. When it returns nil the batch may be
+// acknowledged: its bytes and the name that leads to them are on disk.
+func (q *Disk) write(b *batch) error {
+	s := q.segs[len(q.segs)-1] // the committer alone adds to them
+	if q.at+int64(len(b.buf))+frameAlign > q.o.SegmentBytes {
+		if err := q.rotate(); err != nil {
+			return err
+		}
+		s = q.segs[len(q.segs)-1]
+	}
+	b.buf = sealFrame(b.buf, q.number, b.first, b.at, b.n, s.salt)
+	if _, err := q.active.WriteAt(b.buf, q.at); err != nil {
+		return fmt.Errorf("write %s: %w", q.fs.Path(s.file), err)
+	}
+	if err := q.active.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", q.fs.Path(s.file), err)
+	}
+	// Were the file gone, all of that would have been for nothing.
+	if err := q.fs.Same(s.file, q.active); err != nil {
+		return fmt.Errorf("find the segment in use: %w", err)
+	}
+	return q.mark.save(b.last(), false, false)
+}
+
+// rotate goes on in a new segment. The rest of the old one is given back; should
+// a power cut undo that, there are zeros.
+func (q *Disk) rotate() error {
+	if err := q.active.Truncate(q.at); err != nil {
+		return err
+	}
+	if err := q.mark.f.Sync(); err != nil {
+		return err
+	}
+	old := q.active
+	q.active = nil
+	if err := old.Close(); err != nil {
+		return err
+	}
+	return q.addSegment()
+}
+
+// written acknowledges the batch.
+func (q *Disk) written(b *batch) {
+	size := int64(len(b.buf))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.segs[len(q.segs)-1]
+	s.note(place{first: b.first, batch: q.number, off: q.at, at: b.at})
+	q.number++
+	q.at += size
+	s.end = q.at
+	q.used += size
+	q.durable = b.last()
+	q.pending[0] = nil
+	q.pending = q.pending[1:]
+	q.buffered -= int64(b.counted)
+	q.hint = len(b.buf)
+	q.tail = append(q.tail, b)
+	q.tailBytes += int64(cap(b.buf))
+	q.trimTail()
+	q.pokeAll()
+	close(b.done)
+	q.madeRoom()
+}
+
+// abandon fails everything that is not durable. Positions go back to the last
+// durable one, so that they stay dense.
+func (q *Disk) abandon(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.failure = fmt.Errorf("%w: %w", ErrFailed, err)
+	q.failures += uint64(q.next - 1 - q.durable)
+	q.next = q.durable + 1
+	for _, b := range q.pending {
+		b.err = q.failure
+		b.buf = nil
+		close(b.done)
+	}
+	q.pending, q.buffered = nil, 0
+	q.room.fire()
+	q.progress.fire()
+}
+
+// mend tries, with pauses, to get the queue to write again, until it does or the
+// queue is closed.
+func (q *Disk) mend() bool {
+	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
+		timer := time.NewTimer(pause + rand.N(pause/2))
+		select {
+		case <-timer.C:
+		case <-q.stop:
+			timer.Stop()
+			return false
+		}
+		err := q.reconcile()
+		q.mu.Lock()
+		if err == nil {
+			q.failure = nil
+			signal(q.clean)
+			q.madeRoom()
+			q.mu.Unlock()
+			return true
+		}
+		q.failure = fmt.Errorf("%w: %w", ErrFailed, err)
+		q.mu.Unlock()
+	}
+}
+
+// reconcile makes sure that what is on disk is what was acknowledged, and goes
+// on behind it in new files.
+func (q *Disk) reconcile() error {
+	if q.active != nil {
+		_ = q.active.Close() // it failed before; nothing depends on it
+		q.active = nil
+	}
+	_ = q.mark.close() // the same
+	if err := q.checkPlace(); err != nil {
+		return err
+	}
+	if err := q.checkEnd(); err != nil {
+		return err
+	}
+	if err := q.mark.save(q.durable, false, true); err != nil {
+		return err
+	}
+	return q.addSegment()
+}
+
+// checkPlace checks that the directory and the segments are still there.
+func (q *Disk) checkPlace() error {
+	f, err := q.fs.Open("meta", false)
+	if err != nil {
+		return fmt.Errorf("the queue's directory was removed or replaced: %w", err)
+	}
+	b := make([]byte, metaSize)
+	n, err := f.ReadAt(b, 0)
+	err = errors.Join(err, f.Close())
+	if id, bad := decodeMeta(b[:n]); bad != nil || id != q.id {
+		return errors.Join(fmt.Errorf("%s is not the queue's any more: %w", q.fs.Path("meta"), ErrDamaged), err)
+	}
+	names, err := q.fs.List()
+	if err != nil {
+		return err
+	}
+	have := make(map[string]bool, len(names))
+	for _, name := range names {
+		have[name] = true
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, s := range q.segs {
+		if !have[s.file] {
+			return fmt.Errorf("segment %s was removed while it was in use: %w", q.fs.Path(s.file), ErrDamaged)
+		}
+	}
+	return nil
+}
+
+// checkEnd reads the end of the log up to the last durable position.
+func (q *Disk) checkEnd() error {
+	q.mu.Lock()
+	s := q.segs[len(q.segs)-1]
+	r := frameReader{fs: q.fs, seg: s, next: s.places[len(s.places)-1], limit: s.end}
+	q.mu.Unlock()
+	f, h, err := openSegment(q.fs, q.id, s.file)
+	if err != nil {
+		return err
+	}
+	r.f, r.salt = f, h.salt
+	for err == nil && r.next.first <= q.durable {
+		_, err = r.read()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// removeDoomed is the cleaner: it removes doomed segments, oldest first, each
+// durably before the next. What can't be removed is tried again with the next
+// one, and at the next opening.
+func (q *Disk) removeDoomed() {
+	for last := false; ; {
+		q.mu.Lock()
+		var s *segment
+		if len(q.doomed) > 0 {
+			s = q.doomed[0]
+		}
+		q.mu.Unlock()
+		if s != nil && q.removeSegment(s) == nil {
+			q.mu.Lock()
+			q.doomed = q.doomed[1:]
+			q.doomedBytes -= s.end
+			q.madeRoom()
+			q.mu.Unlock()
+			continue
+		}
+		if last {
+			return
+		}
+		select {
+		case <-q.clean:
+		case <-q.stop:
+			last = true
+		}
+	}
+}
+
+func (q *Disk) removeSegment(s *segment) error {
+	if err := q.fs.Remove(s.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return q.fs.SyncDir()
+}
+
+// end closes everything once no consumer's operation is under way.
+func (q *Disk) end() {
+	var err error
+	q.mu.Lock()
+	for q.ops > 0 {
+		changed := q.progress.wait()
+		q.mu.Unlock()
+		<-changed
+		q.mu.Lock()
+	}
+	for _, c := range q.open {
+		err = errors.Join(err, c.reader.closeReader())
+	}
+	q.mu.Unlock()
+	if q.mark.f != nil {
+		err = errors.Join(err, q.mark.f.Sync())
+	}
+	err = errors.Join(err, q.closeFiles())
+	if err != nil {
+		q.mu.Lock()
+		if q.failure == nil {
+			q.failure = fmt.Errorf("%w: %w", ErrFailed, err)
+		}
+		q.mu.Unlock()
+	}
+}

@@ -1,0 +1,309 @@
+package queue
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+)
+
+// OpenDisk opens the queue in a directory, or makes one there. ErrBusy: another
+// process has it. ErrDamaged: stored bytes are not those that were written.
+// ErrBehind: the log ends before a position that was reached once.
+func OpenDisk(ctx context.Context, o DiskOptions) (*Disk, error) {
+	if err := o.fill(); err != nil {
+		return nil, fmt.Errorf("open queue %s: %w", o.Dir, err)
+	}
+	if o.fs == nil {
+		d, err := newOSFS(o.Dir)
+		if err != nil {
+			return nil, fmt.Errorf("open queue: %w", err)
+		}
+		o.fs = d
+	}
+	q := &Disk{
+		o: o, fs: o.fs,
+		frame: int(min(frameTarget, o.SegmentBytes/4)),
+		wake:  make(chan struct{}, 1), clean: make(chan struct{}, 1),
+		stop: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{}),
+	}
+	q.cursors = make(map[string]*cursor)
+	q.lossRecord = o.LossRecord
+	lock, err := q.fs.Lock()
+	if err != nil {
+		return nil, fmt.Errorf("open queue: %w", err)
+	}
+	q.lock = lock
+	if err := q.recover(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open queue: %w", err), q.closeFiles())
+	}
+	go q.run()
+	return q, nil
+}
+
+// recover is the opening; its steps are at the top of disk.go.
+func (q *Disk) recover(ctx context.Context) error {
+	names, err := q.fs.List()
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	if err := q.readMeta(names); err != nil {
+		return err
+	}
+	if q.mark, err = openSlots(q.fs, q.id, "durable"); err != nil {
+		return fmt.Errorf("read how far the log is durable: %w", err)
+	}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := q.readFile(name); err != nil {
+			return err
+		}
+	}
+	if len(q.segs) == 0 {
+		if q.mark.now.seq > 0 {
+			return fmt.Errorf("%s: %w: no segment is there, but positions up to %d were made durable", q.fs.Path(""), ErrDamaged, q.mark.now.seq)
+		}
+		q.next, q.number = 1, 1
+		if err := q.addSegment(); err != nil {
+			return err
+		}
+	} else if err := q.recoverLast(ctx); err != nil {
+		return err
+	}
+	return q.settleOpening()
+}
+
+// readMeta reads the queue's UUID, or makes a queue.
+func (q *Disk) readMeta(names []string) error {
+	f, err := q.fs.Open("meta", false)
+	if err == nil {
+		b := make([]byte, metaSize)
+		n, err := f.ReadAt(b, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return errors.Join(err, f.Close())
+		}
+		if q.id, err = decodeMeta(b[:n]); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", q.fs.Path("meta"), err), f.Close())
+		}
+		return f.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, name := range names {
+		if _, ok := parseSegmentFile(name); ok || strings.HasSuffix(name, cursorSuffix) {
+			return fmt.Errorf("%s is missing, and %s is there: %w", q.fs.Path("meta"), name, ErrDamaged)
+		}
+	}
+	if _, err := rand.Read(q.id[:]); err != nil {
+		return err
+	}
+	q.id[6], q.id[8] = q.id[6]&0x0f|0x40, q.id[8]&0x3f|0x80 // UUID version 4
+	mark := &slotFile{fs: q.fs, id: q.id, file: "durable"}
+	if err := errors.Join(mark.save(0, false, true), mark.close()); err != nil {
+		return err
+	}
+	// Last: a directory without it holds nothing worth keeping.
+	f, err = makeFile(q.fs, "meta", func(f diskFile) error {
+		_, err := f.WriteAt(encodeMeta(q.id), 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// readFile takes one file of the directory into account. Names come sorted.
+func (q *Disk) readFile(name string) error {
+	if strings.HasSuffix(name, ".tmp") {
+		return q.fs.Remove(name)
+	}
+	if strings.HasSuffix(name, cursorSuffix) {
+		s, err := openSlots(q.fs, q.id, name)
+		if err != nil {
+			return fmt.Errorf("read a consumer's cursor: %w", err)
+		}
+		c := &cursor{name: s.now.name, required: s.now.required, acked: s.now.seq, store: s}
+		q.cursors[c.name] = c
+		if cursorFile(c.name) != name {
+			return fmt.Errorf("%s: %w: it is the cursor of %q", q.fs.Path(name), ErrDamaged, c.name)
+		}
+		return nil
+	}
+	if _, ok := parseSegmentFile(name); !ok {
+		return nil
+	}
+	f, h, err := openSegment(q.fs, q.id, name)
+	if err != nil {
+		return err
+	}
+	s := newSegment(h)
+	if s.end, err = f.Size(); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	q.segs = append(q.segs, s)
+	q.used += s.end
+	return f.Close()
+}
+
+// recoverLast finds the end of the log in the last segment, and makes sure of
+// it.
+func (q *Disk) recoverLast(ctx context.Context) error {
+	s := q.segs[len(q.segs)-1]
+	f, err := q.fs.Open(s.file, true)
+	if err != nil {
+		return err
+	}
+	q.active = f
+	size := s.end
+	r := frameReader{fs: q.fs, f: f, seg: s, salt: s.salt, next: s.places[0], limit: size}
+	var last frame
+	var bad error
+	for bad == nil {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		fr, err := r.read()
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return err
+		}
+		if bad = err; err == nil {
+			s.note(place{first: fr.first, batch: fr.batch, off: fr.off, at: fr.at})
+			last = fr
+		}
+	}
+	end, known := r.next.first-1, q.mark.now.seq
+	t, err := judgeTail(f, s.salt, r.next.off, size, r.next.batch)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !t.empty && !t.torn:
+		return fmt.Errorf("%w: %s", bad, t.why)
+	case end < known:
+		return fmt.Errorf("%w: it held what was durable, up to position %d", bad, known)
+	}
+	if err := q.checkReached(end); err != nil {
+		return err
+	}
+	if t.torn {
+		if err := f.Truncate(r.next.off); err != nil {
+			return err
+		}
+	}
+	if last.body != nil && last.last() > known {
+		b := make([]byte, last.size())
+		if _, err := f.ReadAt(b, last.off); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(b, last.off); err != nil {
+			return err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Allocate(q.o.SegmentBytes); err != nil {
+		return err
+	}
+	q.used += r.next.off - s.end
+	s.end = r.next.off
+	q.next, q.number, q.at = r.next.first, r.next.batch, r.next.off
+	return nil
+}
+
+// checkReached refuses a log that is older than what is known of it.
+func (q *Disk) checkReached(end Seq) error {
+	for _, c := range q.cursors {
+		if c.acked > end {
+			return fmt.Errorf("%s: %w: the log ends at %d, but consumer %q has acknowledged %d: "+
+				"put the newer copy of the directory back, or start with an empty one", q.fs.Path(""), ErrBehind, end, c.name, c.acked)
+		}
+	}
+	if q.o.AtLeast > end {
+		return fmt.Errorf("%s: %w: the log ends at %d, but the ledger has its event %d: "+
+			"put the newer copy of the directory back, or start with an empty one", q.fs.Path(""), ErrBehind, end, q.o.AtLeast)
+	}
+	return nil
+}
+
+// settleOpening sets the watermarks once the end of the log is known and safe.
+func (q *Disk) settleOpening() error {
+	end := q.next - 1
+	if err := q.checkReached(end); err != nil {
+		return err
+	}
+	if err := q.mark.save(end, false, true); err != nil {
+		return err
+	}
+	q.durable, q.opened = end, end
+	q.head = q.segs[0].first
+	for _, c := range q.cursors {
+		if c.required {
+			// Segments go only after the cursor is durable: a required one
+			// below the oldest is the older slot of a file whose newer is bad.
+			c.acked = max(c.acked, q.head-1)
+		}
+	}
+	q.committed.at = q.committedSeq()
+	if len(q.cursors) > 0 {
+		q.release()
+	}
+	return nil
+}
+
+// addSegment makes the segment that the next batch begins, and makes it the one
+// that is written to.
+func (q *Disk) addSegment() error {
+	var salt [4]byte
+	if _, err := rand.Read(salt[:]); err != nil {
+		return err
+	}
+	h := segmentHeader{first: q.durable + 1, batch: q.number, created: time.Now().UnixNano(), salt: le.Uint32(salt[:])}
+	s := newSegment(h)
+	f, err := makeFile(q.fs, s.file, func(f diskFile) error {
+		if err := f.Allocate(q.o.SegmentBytes); err != nil {
+			return err
+		}
+		_, err := f.WriteAt(h.encode(q.id), 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	q.active, q.at = f, s.end
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n := len(q.segs); n > 0 && q.segs[n-1].first == s.first {
+		q.used -= q.segs[n-1].end // it had nothing, and is replaced
+		q.segs = q.segs[:n-1]
+	}
+	q.segs = append(q.segs, s)
+	q.used += s.end
+	return nil
+}
+
+// closeFiles closes everything and gives the directory free.
+func (q *Disk) closeFiles() error {
+	var errs []error
+	if q.active != nil {
+		errs = append(errs, q.active.Close())
+		q.active = nil
+	}
+	if q.mark != nil {
+		errs = append(errs, q.mark.close())
+	}
+	for _, c := range q.cursors {
+		errs = append(errs, c.store.close())
+	}
+	return errors.Join(append(errs, q.lock.Close())...)
+}
