@@ -191,8 +191,8 @@ type ConsumerOptions struct {
 	From Seq
 }
 
-// Consumer hands out events to one sink. Next and Ack are for one goroutine at
-// a time.
+// Consumer hands out events to one sink. Next is for one goroutine at a time, and
+// so is Ack; one may be called while the other runs, and Acked and Close always.
 type Consumer interface {
 	// Next waits for durable events and returns up to maxEvents of them, and up
 	// to maxBytes of ID and payload, but at least one (0: a default). It goes on
