@@ -40,7 +40,7 @@ const (
 	// charged, but a tight loop in a Go guest was charged 50 units a nanosecond,
 	// since the meter charges the longest way through its jump table. So much
 	// fuel lasts such a loop 20 s; for the rest the deadline comes first.
-	DefaultFuel = 1 << 40
+	DefaultFuel  = 1 << 40
 	DefaultStack = 8 << 20
 )
 

@@ -68,10 +68,10 @@ func benchmarkRatios(b *testing.B, instance func(wazero.RuntimeConfig, []byte) a
 func BenchmarkTightLoop(b *testing.B) {
 	// local 0 counts down: the least that a loop can be.
 	wasm := wasmModule{
-		types: [][]byte{sig("i", "")},
-		funcs: []wasmFunc{{name: "run", code: cat(
+		Types: [][]byte{sig("i", "")},
+		Funcs: []wasmFunc{{Name: "run", Code: cat(
 			[]byte{0x03, 0x40, 0x20, 0}, i32c(1), []byte{0x6b, 0x22, 0, 0x0d, 0, 0x0b})}},
-	}.bytes()
+	}.Bytes()
 	benchmarkRatios(b, instantiator(b), wasm, "run", 5_000_000)
 }
 
@@ -81,11 +81,11 @@ func BenchmarkFibonacci(b *testing.B) {
 
 func fibonacci() []byte {
 	return wasmModule{
-		types: [][]byte{sig("i", "i")},
-		funcs: []wasmFunc{{name: "run", code: cat(
+		Types: [][]byte{sig("i", "i")},
+		Funcs: []wasmFunc{{Name: "run", Code: cat(
 			[]byte{0x20, 0}, i32c(2), []byte{0x48, 0x04, 0x7f, 0x20, 0, 0x05, 0x20, 0}, i32c(1),
 			[]byte{0x6b, 0x10, 0, 0x20, 0}, i32c(2), []byte{0x6b, 0x10, 0, 0x6a, 0x0b})}},
-	}.bytes()
+	}.Bytes()
 }
 
 func BenchmarkGoJSON(b *testing.B)   { benchmarkRatios(b, reactor(b), goGuest(b), "decode", 100) }
@@ -107,7 +107,7 @@ func reactor(b *testing.B) func(wazero.RuntimeConfig, []byte) api.Module {
 
 // BenchmarkEmptyCall shows what Reset and an entry cost.
 func BenchmarkEmptyCall(b *testing.B) {
-	wasm := wasmModule{types: [][]byte{sig("", "")}, funcs: []wasmFunc{{name: "run", code: []byte{0x01}}}}.bytes()
+	wasm := wasmModule{Types: [][]byte{sig("", "")}, Funcs: []wasmFunc{{Name: "run", Code: []byte{0x01}}}}.Bytes()
 	b.Run("unmetered", func(b *testing.B) {
 		f := instantiator(b)(wazero.NewRuntimeConfigCompiler(), wasm).ExportedFunction("run")
 		ctx := context.Background()

@@ -14,16 +14,16 @@ import (
 func bulkModule() []byte {
 	operands := []byte{0x20, 0, 0x20, 1, 0x20, 2}
 	return wasmModule{
-		types:  [][]byte{sig("iii", ""), sig("i", "i")},
-		memory: []byte{1, 64, 65},
-		funcs: []wasmFunc{
-			{name: "fill", code: cat(operands, []byte{0xfc, 11, 0})},
-			{name: "copy", code: cat(operands, []byte{0xfc, 10, 0, 0})},
-			{name: "init", code: cat(operands, []byte{0xfc, 8, 0, 0})},
-			{name: "grow", typ: 1, code: []byte{0x20, 0, 0x40, 0}},
+		Types:  [][]byte{sig("iii", ""), sig("i", "i")},
+		Memory: []byte{1, 64, 65},
+		Funcs: []wasmFunc{
+			{Name: "fill", Code: cat(operands, []byte{0xfc, 11, 0})},
+			{Name: "copy", Code: cat(operands, []byte{0xfc, 10, 0, 0})},
+			{Name: "init", Code: cat(operands, []byte{0xfc, 8, 0, 0})},
+			{Name: "grow", Type: 1, Code: []byte{0x20, 0, 0x40, 0}},
 		},
-		data: [][]byte{cat([]byte{1}, str("a passive segment"))},
-	}.bytes()
+		Data: [][]byte{cat([]byte{1}, str("a passive segment"))},
+	}.Bytes()
 }
 
 // TestBulkOperations compares operations longer than a chunk with the
@@ -111,7 +111,7 @@ func TestChargesAreExact(t *testing.T) {
 		{"branch not taken", skip, 0, 1 + 3 + 1000},
 		{"branch taken", skip, 1, 1 + 3},
 	} {
-		wasm := wasmModule{types: [][]byte{sig("i", "")}, funcs: []wasmFunc{{name: "run", code: c.code}}}.bytes()
+		wasm := wasmModule{Types: [][]byte{sig("i", "")}, Funcs: []wasmFunc{{Name: "run", Code: c.code}}}.Bytes()
 		g := start(t, wazero.NewRuntimeConfigInterpreter(), wasm)
 		if _, err := g.call(ample, smallStack, "run", c.arg); err != nil {
 			t.Fatal(err)

@@ -178,12 +178,12 @@ func (g *generator) block(depth, counter int) {
 func generate(choices []byte) []byte {
 	g := &generator{choices: choices}
 	m := wasmModule{
-		types:   [][]byte{sig("ii", "i"), sig("ii", "ii")},
-		tables:  [][]byte{{0x70, 1, 4, 4}, {0x6f, 1, 4, 4}},
-		memory:  []byte{1, 1, 3},
-		globals: [][]byte{cat([]byte{0x7e, 1}, i64c(0), []byte{0x0b})},
-		elems:   [][]byte{cat([]byte{0}, i32c(0), []byte{0x0b}, vec([]byte{0}, []byte{1}, []byte{2}, []byte{3}))},
-		data:    [][]byte{cat([]byte{1}, str("sixteen bytes of a passive segment, or so"))},
+		Types:   [][]byte{sig("ii", "i"), sig("ii", "ii")},
+		Tables:  [][]byte{{0x70, 1, 4, 4}, {0x6f, 1, 4, 4}},
+		Memory:  []byte{1, 1, 3},
+		Globals: [][]byte{cat([]byte{0x7e, 1}, i64c(0), []byte{0x0b})},
+		Elems:   [][]byte{cat([]byte{0}, i32c(0), []byte{0x0b}, vec([]byte{0}, []byte{1}, []byte{2}, []byte{3}))},
+		Data:    [][]byte{cat([]byte{1}, str("sixteen bytes of a passive segment, or so"))},
 	}
 	locals := vec([]byte{genLocals - 2, 0x7f})
 	for g.fn = range genFuncs {
@@ -194,10 +194,10 @@ func generate(choices []byte) []byte {
 		}
 		g.tick(1)
 		g.emit([]byte{0x20, 2})
-		m.funcs = append(m.funcs, wasmFunc{locals: locals, code: bytes.Clone(g.out.Bytes())})
+		m.Funcs = append(m.Funcs, wasmFunc{Locals: locals, Code: bytes.Clone(g.out.Bytes())})
 	}
-	m.funcs = append(m.funcs,
-		wasmFunc{typ: 1, name: "run", code: []byte{0x20, 0, 0x20, 1, 0x10, 0, 0x20, 1, 0x0f}},
-		wasmFunc{typ: 0, name: "ticks", code: []byte{0x23, genTicks, 0xa7}})
-	return m.bytes()
+	m.Funcs = append(m.Funcs,
+		wasmFunc{Type: 1, Name: "run", Code: []byte{0x20, 0, 0x20, 1, 0x10, 0, 0x20, 1, 0x0f}},
+		wasmFunc{Type: 0, Name: "ticks", Code: []byte{0x23, genTicks, 0xa7}})
+	return m.Bytes()
 }

@@ -14,34 +14,34 @@ import (
 
 func tightLoop() []byte {
 	return wasmModule{
-		types: [][]byte{sig("", "")},
-		funcs: []wasmFunc{{name: "run", code: []byte{0x03, 0x40, 0x0c, 0, 0x0b}}},
-	}.bytes()
+		Types: [][]byte{sig("", "")},
+		Funcs: []wasmFunc{{Name: "run", Code: []byte{0x03, 0x40, 0x0c, 0, 0x0b}}},
+	}.Bytes()
 }
 
 // twoSelfCalls runs 2^n calls without a loop.
 func twoSelfCalls() []byte {
 	return wasmModule{
-		types: [][]byte{sig("i", "")},
-		funcs: []wasmFunc{{name: "run", code: cat(
+		Types: [][]byte{sig("i", "")},
+		Funcs: []wasmFunc{{Name: "run", Code: cat(
 			[]byte{0x20, 0, 0x45, 0x04, 0x40, 0x0f, 0x0b},
 			[]byte{0x20, 0}, i32c(1), []byte{0x6b, 0x10, 0},
 			[]byte{0x20, 0}, i32c(1), []byte{0x6b, 0x10, 0})}},
-	}.bytes()
+	}.Bytes()
 }
 
 // mutual are two functions that call each other for ever, one of them through
 // a table.
 func mutual() []byte {
 	return wasmModule{
-		types:  [][]byte{sig("", "")},
-		tables: [][]byte{{0x70, 1, 1, 1}},
-		elems:  [][]byte{cat([]byte{0}, i32c(0), []byte{0x0b}, vec([]byte{0}))},
-		funcs: []wasmFunc{
-			{name: "run", code: []byte{0x10, 1}},
-			{code: cat(i32c(0), []byte{0x11, 0, 0})},
+		Types:  [][]byte{sig("", "")},
+		Tables: [][]byte{{0x70, 1, 1, 1}},
+		Elems:  [][]byte{cat([]byte{0}, i32c(0), []byte{0x0b}, vec([]byte{0}))},
+		Funcs: []wasmFunc{
+			{Name: "run", Code: []byte{0x10, 1}},
+			{Code: cat(i32c(0), []byte{0x11, 0, 0})},
 		},
-	}.bytes()
+	}.Bytes()
 }
 
 // brTable jumps by its argument to one of n targets.
@@ -52,9 +52,9 @@ func brTable(n int) []byte {
 	code = append(code, 1, 0x0b)
 	code = append(append(code, i32c(1)...), 0x0f, 0x0b)
 	return wasmModule{
-		types: [][]byte{sig("i", "i")},
-		funcs: []wasmFunc{{name: "run", code: append(code, i32c(2)...)}},
-	}.bytes()
+		Types: [][]byte{sig("i", "i")},
+		Funcs: []wasmFunc{{Name: "run", Code: append(code, i32c(2)...)}},
+	}.Bytes()
 }
 
 // manyLocals recurses with n locals, each with a value of its own that is live
@@ -66,19 +66,19 @@ func manyLocals(n int) []byte {
 		store = cat(store, []byte{0x20}, leb(uint64(i+1)), []byte{0x6a})
 	}
 	return wasmModule{
-		types: [][]byte{sig("i", "i"), sig("", "i")},
-		funcs: []wasmFunc{{name: "run", locals: vec(cat(leb(uint64(n)), []byte{0x7f})), code: cat(
-			load, []byte{0x20, 0}, i32c(1), []byte{0x6a, 0x10, 0}, store)}, {typ: 1, code: i32c(3)}},
-	}.bytes()
+		Types: [][]byte{sig("i", "i"), sig("", "i")},
+		Funcs: []wasmFunc{{Name: "run", Locals: vec(cat(leb(uint64(n)), []byte{0x7f})), Code: cat(
+			load, []byte{0x20, 0}, i32c(1), []byte{0x6a, 0x10, 0}, store)}, {Type: 1, Code: i32c(3)}},
+	}.Bytes()
 }
 
 func TestRunawaysEnd(t *testing.T) {
 	withMemory := func(code []byte) []byte {
 		return wasmModule{
-			types:  [][]byte{sig("", "")},
-			memory: []byte{1, 1, 0x80, 0x08}, // up to 1024 pages, 64 MiB
-			funcs:  []wasmFunc{{name: "run", code: cat(i32c(1023), []byte{0x40, 0, 0x1a}, code)}},
-		}.bytes()
+			Types:  [][]byte{sig("", "")},
+			Memory: []byte{1, 1, 0x80, 0x08}, // up to 1024 pages, 64 MiB
+			Funcs:  []wasmFunc{{Name: "run", Code: cat(i32c(1023), []byte{0x40, 0, 0x1a}, code)}},
+		}.Bytes()
 	}
 	forever := func(body []byte) []byte { return cat([]byte{0x03, 0x40}, body, []byte{0x0c, 0, 0x0b}) }
 	fill := cat(i32c(0), i32c(7), i32c(64<<20), []byte{0xfc, 11, 0})
@@ -124,9 +124,9 @@ func TestRunawaysEnd(t *testing.T) {
 // comes with the last unit.
 func TestCauseOfOrdinaryTrap(t *testing.T) {
 	wasm := wasmModule{
-		types: [][]byte{sig("", "")},
-		funcs: []wasmFunc{{name: "run", code: []byte{0x00}}, {name: "nop", code: []byte{0x01}}},
-	}.bytes()
+		Types: [][]byte{sig("", "")},
+		Funcs: []wasmFunc{{Name: "run", Code: []byte{0x00}}, {Name: "nop", Code: []byte{0x01}}},
+	}.Bytes()
 	for name, config := range engines {
 		g := start(t, config(), wasm)
 		if _, err := g.call(2, 0, "run"); err == nil || g.Cause() != meter.CauseNone || g.Left() != 0 {
@@ -148,10 +148,10 @@ func TestLargeEncodings(t *testing.T) {
 				}
 			}
 			g = start(t, config(), wasmModule{
-				types: [][]byte{sig("", "i")},
-				funcs: []wasmFunc{{name: "run", locals: vec(cat(leb(50_000), []byte{0x7f})),
-					code: cat(i32c(5), []byte{0x21}, leb(49_999), []byte{0x20}, leb(49_999))}},
-			}.bytes())
+				Types: [][]byte{sig("", "i")},
+				Funcs: []wasmFunc{{Name: "run", Locals: vec(cat(leb(50_000), []byte{0x7f})),
+					Code: cat(i32c(5), []byte{0x21}, leb(49_999), []byte{0x20}, leb(49_999))}},
+			}.Bytes())
 			if got, err := g.call(1000, smallStack, "run"); err != nil || got[0] != 5 {
 				t.Errorf("50,000 locals: %v, %v (cause %v)", got, err, g.Cause())
 			}
@@ -177,11 +177,11 @@ func spinning(t *testing.T, g guest, fuel int64, args ...uint64) (ended chan err
 
 func hugeFills() []byte {
 	return wasmModule{
-		types:  [][]byte{sig("", "")},
-		memory: []byte{1, 0x80, 0x20, 0x80, 0x20}, // 4096 pages, 256 MiB
-		funcs: []wasmFunc{{name: "run", code: cat([]byte{0x03, 0x40},
+		Types:  [][]byte{sig("", "")},
+		Memory: []byte{1, 0x80, 0x20, 0x80, 0x20}, // 4096 pages, 256 MiB
+		Funcs: []wasmFunc{{Name: "run", Code: cat([]byte{0x03, 0x40},
 			i32c(0), i32c(7), i32c(256<<20), []byte{0xfc, 11, 0, 0x0c, 0, 0x0b})}},
-	}.bytes()
+	}.Bytes()
 }
 
 // TestStop ends guests from another goroutine, many times, at any moment.
@@ -257,10 +257,10 @@ func TestCollectorRunsBeside(t *testing.T) {
 // A start function runs before the host can set the meter.
 func TestStartFunctionSpins(t *testing.T) {
 	wasm := wasmModule{
-		types: [][]byte{sig("", "")},
-		funcs: []wasmFunc{{code: []byte{0x03, 0x40, 0x0c, 0, 0x0b}}},
-		start: 1,
-	}.bytes()
+		Types: [][]byte{sig("", "")},
+		Funcs: []wasmFunc{{Code: []byte{0x03, 0x40, 0x0c, 0, 0x0b}}},
+		Start: 1,
+	}.Bytes()
 	r := newRuntime(t, wazero.NewRuntimeConfigCompiler())
 	if _, err := r.Instantiate(context.Background(), rewrite(t, wasm)); err == nil {
 		t.Fatal("instantiated")
@@ -280,10 +280,10 @@ func TestReentry(t *testing.T) {
 		t.Fatal(err)
 	}
 	wasm := wasmModule{
-		types:   [][]byte{sig("", "")},
-		imports: [][]byte{cat(str("host"), str("again"), []byte{0, 0})},
-		funcs:   []wasmFunc{{name: "run", code: []byte{0x10, 0}}},
-	}.bytes()
+		Types:   [][]byte{sig("", "")},
+		Imports: [][]byte{cat(str("host"), str("again"), []byte{0, 0})},
+		Funcs:   []wasmFunc{{Name: "run", Code: []byte{0x10, 0}}},
+	}.Bytes()
 	m, err := r.Instantiate(ctx, rewrite(t, wasm))
 	if err != nil {
 		t.Fatal(err)
@@ -300,9 +300,9 @@ func TestReentry(t *testing.T) {
 func TestFrameEstimateCoversTheNativeStack(t *testing.T) {
 	deep := func(code []byte, locals []byte) []byte {
 		return wasmModule{
-			types: [][]byte{sig("i", "i"), sig("", "i")},
-			funcs: []wasmFunc{{name: "run", locals: locals, code: code}, {typ: 1, code: i32c(3)}},
-		}.bytes()
+			Types: [][]byte{sig("i", "i"), sig("", "i")},
+			Funcs: []wasmFunc{{Name: "run", Locals: locals, Code: code}, {Type: 1, Code: i32c(3)}},
+		}.Bytes()
 	}
 	// Values of one local, each live across the recursive call.
 	assigned := []byte{}

@@ -14,16 +14,16 @@ import (
 // and a table.
 func body(code ...byte) []byte {
 	return wasmModule{
-		types:  [][]byte{sig("", "")},
-		tables: [][]byte{{0x70, 0, 1}},
-		memory: []byte{0, 1},
-		funcs:  []wasmFunc{{name: "run", code: code}},
-	}.bytes()
+		Types:  [][]byte{sig("", "")},
+		Tables: [][]byte{{0x70, 0, 1}},
+		Memory: []byte{0, 1},
+		Funcs:  []wasmFunc{{Name: "run", Code: code}},
+	}.Bytes()
 }
 
 func TestRefusals(t *testing.T) {
 	empty := []byte("\x00asm\x01\x00\x00\x00")
-	void := wasmModule{types: [][]byte{sig("", "")}, funcs: []wasmFunc{{name: "run"}}}
+	void := wasmModule{Types: [][]byte{sig("", "")}, Funcs: []wasmFunc{{Name: "run"}}}
 	export := func(name string, kind, index byte) []byte {
 		return cat(empty, sec(1, vec(sig("", ""))), sec(3, vec([]byte{0})),
 			sec(7, vec(cat(str(name), []byte{kind, index}))), sec(10, vec([]byte{2, 0, 0x0b})))
@@ -56,10 +56,10 @@ func TestRefusals(t *testing.T) {
 		{"exports our table", export("f", 1, 0), "table index 0 out of range", "", -1},
 		{"exports our global", export("f", 3, 0), "global index 0 out of range", "", -1},
 		{"large table", cat(empty, sec(4, vec(cat([]byte{0x70, 0}, leb(2_000_000))))), "table of 2000000", "MaxTableElements", -1},
-		{"too many locals", wasmModule{types: void.types, funcs: []wasmFunc{{
-			locals: vec(cat(leb(4_000_000_000), []byte{0x7f}))}}}.bytes(), "4000000000 parameters and locals", "MaxLocals", 0},
-		{"large body", wasmModule{types: void.types, funcs: []wasmFunc{{
-			code: bytes.Repeat([]byte{1}, 3<<20)}}}.bytes(), "body of", "MaxFunctionSize", -1},
+		{"too many locals", wasmModule{Types: void.Types, Funcs: []wasmFunc{{
+			Locals: vec(cat(leb(4_000_000_000), []byte{0x7f}))}}}.Bytes(), "4000000000 parameters and locals", "MaxLocals", 0},
+		{"large body", wasmModule{Types: void.Types, Funcs: []wasmFunc{{
+			Code: bytes.Repeat([]byte{1}, 3<<20)}}}.Bytes(), "body of", "MaxFunctionSize", -1},
 		{"reads our fuel", body(0x23, 0, 0x1a), "global index 0 out of range", "", 0},
 		{"writes our fuel", body(0x42, 0, 0x24, 0), "global index 0 out of range", "", 0},
 		{"calls our function", body(0x10, 1), "function index 1 out of range", "", 0},
@@ -67,8 +67,8 @@ func TestRefusals(t *testing.T) {
 		{"grows our table", body(0xd0, 0x70, 0x41, 0, 0xfc, 15, 1, 0x1a), "table index 1 out of range", "", 0},
 		{"calls by our type", body(0x41, 0, 0x11, 1, 0), "type index 1 out of range", "", 0},
 		{"block of our type", body(0x02, 1, 0x0b), "type index 1 out of range", "", 0},
-		{"memory.grow without a memory", wasmModule{types: void.types, funcs: []wasmFunc{{
-			code: []byte{0x41, 0, 0x40, 0, 0x1a}}}}.bytes(), "without a memory", "", 0},
+		{"memory.grow without a memory", wasmModule{Types: void.Types, Funcs: []wasmFunc{{
+			Code: []byte{0x41, 0, 0x40, 0, 0x1a}}}}.Bytes(), "without a memory", "", 0},
 		{"memory.grow of memory 1", body(0x41, 0, 0x40, 1, 0x1a), "multi-memory", "", 0},
 		{"load from memory 1", body(0x41, 0, 0x28, 0x42, 1, 0, 0x1a), "multi-memory", "", 0},
 		{"branch too far", body(0x0c, 1), "branch to label 1, 1 are open", "", 0},
@@ -159,8 +159,8 @@ func TestMalformedNameSectionIsDropped(t *testing.T) {
 		{2, 7, 1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f},
 		{0, 2, 1, 0xff},
 	} {
-		m := wasmModule{types: [][]byte{sig("", "")}, funcs: []wasmFunc{{name: "run"}}, custom: map[string][]byte{"name": names}}
-		_, info, err := meter.Rewrite(m.bytes(), meter.Options{})
+		m := wasmModule{Types: [][]byte{sig("", "")}, Funcs: []wasmFunc{{Name: "run"}}, Custom: map[string][]byte{"name": names}}
+		_, info, err := meter.Rewrite(m.Bytes(), meter.Options{})
 		if err != nil || len(info.Dropped) != 1 {
 			t.Errorf("% x: %v, dropped %q", names, err, info.Dropped)
 		}
@@ -171,10 +171,10 @@ func TestMalformedNameSectionIsDropped(t *testing.T) {
 func TestTableIsClamped(t *testing.T) {
 	for _, limits := range [][]byte{{0, 1}, cat([]byte{1, 1}, leb(4_000_000_000))} {
 		wasm := wasmModule{
-			types:  [][]byte{sig("i", "i")},
-			tables: [][]byte{cat([]byte{0x70}, limits)},
-			funcs:  []wasmFunc{{name: "run", code: []byte{0xd0, 0x70, 0x20, 0, 0xfc, 15, 0}}},
-		}.bytes()
+			Types:  [][]byte{sig("i", "i")},
+			Tables: [][]byte{cat([]byte{0x70}, limits)},
+			Funcs:  []wasmFunc{{Name: "run", Code: []byte{0xd0, 0x70, 0x20, 0, 0xfc, 15, 0}}},
+		}.Bytes()
 		g := start(t, wazero.NewRuntimeConfigCompiler(), wasm)
 		got, err := g.call(ample, smallStack, "run", 999_999)
 		if err != nil || got[0] != 1 {
