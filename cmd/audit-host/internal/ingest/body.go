@@ -46,8 +46,9 @@ func (b *body) grow(limit int) *failure {
 }
 
 // mediaLines tells whether a Content-Type stands for JSON Lines, and whether it
-// is served at all. One that is absent is taken for JSON; what an HTML form
-// sends is not, and neither is curl's default.
+// is served at all. One that is absent is taken for JSON, and so is what curl
+// says where nobody told it otherwise; a page whose form says the same is kept
+// out by its origin.
 func mediaLines(contentType string) (lines, served bool) {
 	if contentType == "" {
 		return false, true
@@ -60,7 +61,7 @@ func mediaLines(contentType string) (lines, served bool) {
 		return false, false
 	}
 	switch media {
-	case "application/json":
+	case "application/json", "application/x-www-form-urlencoded":
 		return false, true
 	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines":
 		return true, true
