@@ -1,0 +1,206 @@
+// Package audit verifies a ledger: row by row, in constant memory, with public
+// keys only.
+//
+// Checked are, for every row: its sequence, the link to the row before, the
+// hash of its payload, its row hash, its signature; that its payload is the
+// canonical JSON of one event; and that agent, time and event type in the
+// payload are those of the columns. At the end: that no row is missing after
+// the last one, as far as SQLite's own counter and a head that was remembered
+// elsewhere tell.
+//
+// # Verified, broken, not checked
+//
+// A [Report] is verified if nothing is broken and all that was asked could be
+// checked. Two things are asked for without a word: the signatures, if there
+// are any, and a key was given or not; and signatures on all rows, if a key was
+// given. So a signed ledger without a key, rows signed by a key that was not
+// given, and unsigned rows in spite of a key make a report incomplete. NotChecked
+// names these and, besides, what nobody asked for: no key and no signature at
+// all, and no remembered head.
+//
+// Not guaranteed: that rows were not cut off the end by somebody who also set
+// SQLite's counter back. Only a remembered head shows that.
+package audit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/event"
+	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/seal"
+)
+
+// Ledger is what is verified; *host.Ledger implements it.
+type Ledger interface {
+	// Rows returns all rows in order. An error is the last pair's; one that
+	// wraps *host.RowError is a break.
+	Rows(ctx context.Context) iter.Seq2[*ledger.Row, error]
+	// HighWater returns the largest sequence that there ever was.
+	HighWater(ctx context.Context) (uint64, error)
+}
+
+// Head is a row that the chain was known to have.
+type Head struct {
+	Sequence uint64 `json:"sequence"`
+	RowHash  string `json:"row_hash"` // hexadecimal, lower case
+}
+
+// ParseHead reads SEQUENCE:ROW_HASH.
+func ParseHead(text string) (Head, error) {
+	number, hash, found := strings.Cut(text, ":")
+	sequence, err := strconv.ParseUint(number, 10, 63)
+	raw, hexErr := hex.DecodeString(hash)
+	if !found || err != nil || sequence == 0 || hexErr != nil || len(raw) != ledger.HashSize {
+		return Head{}, fmt.Errorf("head %q is not of the form SEQUENCE:ROW_HASH, a number from 1 and %d hexadecimal digits", text, 2*ledger.HashSize)
+	}
+	return Head{sequence, hex.EncodeToString(raw)}, nil
+}
+
+// Options say what is asked for.
+type Options struct {
+	Keys []ed25519.PublicKey
+	Head *Head // nil: none is remembered
+	// Progress is told the number of rows from time to time; nil is not.
+	Progress func(rows uint64)
+}
+
+// Report is what was found.
+type Report struct {
+	Verified   bool            `json:"verified"`
+	Rows       uint64          `json:"rows"`      // that were verified
+	Head       Head            `json:"head"`      // the last of them; zeros if there is none
+	BrokenAt   *uint64         `json:"broken_at"` // the sequence; nil if nothing is broken
+	Reason     string          `json:"reason"`    // why it is not verified; empty if it is
+	Signatures seal.Signatures `json:"signatures"`
+	NotChecked []string        `json:"not_checked"`
+}
+
+// maxPayload is beyond every payload that a configuration admits.
+const maxPayload = 128 << 20
+
+// progressRows is how often Options.Progress is called.
+const progressRows = 512
+
+// Verify reads the whole ledger. The error is that of reading or of ctx, and
+// never a break.
+func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
+	v := seal.NewVerifier(o.Keys...)
+	breach, err := walk(ctx, l, v, o)
+	if err != nil {
+		return Report{}, err
+	}
+	rows, hash := v.Head()
+	if breach == nil {
+		if breach, err = end(ctx, l, rows, o.Head); err != nil {
+			return Report{}, err
+		}
+	}
+	r := Report{Rows: rows, Head: Head{rows, hex.EncodeToString(hash[:])}, Signatures: v.Signatures(), NotChecked: []string{}}
+	var asked []string
+	asked, r.NotChecked = unchecked(r.Signatures, o)
+	switch {
+	case breach != nil:
+		r.BrokenAt, r.Reason = &breach.Sequence, breach.Reason
+		r.NotChecked = append([]string{fmt.Sprintf("the rows from %d on", breach.Sequence)}, r.NotChecked...)
+	case len(asked) > 0:
+		r.Reason = strings.Join(asked, "; ")
+	default:
+		r.Verified = true
+	}
+	return r, nil
+}
+
+// walk checks row after row up to the first break.
+func walk(ctx context.Context, l Ledger, v *seal.Verifier, o Options) (*seal.Break, error) {
+	n := uint64(0)
+	for row, err := range l.Rows(ctx) {
+		var damaged *host.RowError
+		if errors.As(err, &damaged) {
+			return &seal.Break{Sequence: damaged.Sequence, Reason: damaged.Reason}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := v.Add(row); err != nil {
+			var breach *seal.Break
+			if errors.As(err, &breach) {
+				return breach, nil
+			}
+			return nil, err
+		}
+		if reason := content(row); reason != "" {
+			return &seal.Break{Sequence: row.Sequence, Reason: reason}, nil
+		}
+		if o.Head != nil && row.Sequence == o.Head.Sequence && hex.EncodeToString(row.RowHash) != o.Head.RowHash {
+			return &seal.Break{Sequence: row.Sequence, Reason: fmt.Sprintf("row_hash is %x, the remembered head has %s", row.RowHash, o.Head.RowHash)}, nil
+		}
+		if n++; o.Progress != nil && n%progressRows == 0 {
+			o.Progress(n)
+		}
+	}
+	return nil, ctx.Err()
+}
+
+// content says what is wrong with the payload; "" if nothing is.
+func content(row *ledger.Row) string {
+	err := event.Check(abi.Event{
+		ID: row.ID, AgentID: row.AgentID, EventType: row.EventType, Timestamp: row.Timestamp, Payload: row.Payload,
+	}, event.Options{MaxPayload: maxPayload})
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// end looks for rows that are missing after the last one.
+func end(ctx context.Context, l Ledger, rows uint64, head *Head) (*seal.Break, error) {
+	high, err := l.HighWater(ctx)
+	if err != nil {
+		return nil, err
+	}
+	missing := func(format string, args ...any) (*seal.Break, error) {
+		return &seal.Break{Sequence: rows + 1, Reason: fmt.Sprintf(format, args...)}, nil
+	}
+	switch {
+	case high > rows:
+		return missing("missing at the end, with all up to %d: SQLite's counter has come so far", high)
+	case high < rows:
+		return missing("SQLite's counter stands at %d and the last row is %d: it was set back, and rows after the last one may be missing", high, rows)
+	case head != nil && head.Sequence > rows:
+		return missing("missing at the end, with all up to the remembered head %d", head.Sequence)
+	}
+	return nil, nil
+}
+
+// unchecked returns what was asked for and could not be checked, and all that
+// was not checked.
+func unchecked(s seal.Signatures, o Options) (asked, all []string) {
+	all = []string{}
+	add := func(format string, args ...any) { asked = append(asked, fmt.Sprintf(format, args...)) }
+	switch {
+	case s.UnknownKey > 0 && len(o.Keys) == 0:
+		add("the signatures of %d rows: no public key was given", s.UnknownKey)
+	case s.UnknownKey > 0:
+		add("the signatures of %d rows: their key is none of those given", s.UnknownKey)
+	}
+	switch {
+	case s.Unsigned > 0 && len(o.Keys) > 0:
+		add("who wrote %d rows: they are unsigned, although a public key was given", s.Unsigned)
+	case s.Unsigned > 0:
+		all = append(all, fmt.Sprintf("who wrote %d rows: they are unsigned", s.Unsigned))
+	}
+	all = append(append([]string{}, asked...), all...)
+	if o.Head == nil {
+		all = append(all, "whether rows are missing at the end in spite of SQLite's counter: no remembered head was given")
+	}
+	return asked, all
+}

@@ -1,0 +1,149 @@
+// Package daemon runs a pipeline behind the HTTP server until it is told to
+// stop.
+//
+// Guarantee: [Run] returns after everything that it started has ended. It stops
+// accepting first, then lets the sinks take what is pending within
+// drain_timeout, commits, writes the ledger's log back, and tells what
+// remained. The time is exceeded by the last answers to slow clients, a second
+// at most, and by a batch that is just being committed.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/metrics"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
+	"github.com/audit-host/audit-host/queue"
+)
+
+// Options say what is run.
+type Options struct {
+	Config *config.Config
+	Log    *slog.Logger
+	Build  metrics.Build
+}
+
+// Run serves until ctx is done. The report counts the events of this run; it is
+// that of a run even if err is not nil.
+func Run(ctx context.Context, o Options) (queue.Report, error) {
+	p, err := pipeline.Open(ctx, pipeline.Options{Config: o.Config, Log: o.Log})
+	if err != nil {
+		return queue.Report{}, err
+	}
+	stopped, serveErr := serve(ctx, o, p)
+	// What the requests under way took of the time is gone.
+	drain, cancel := context.WithDeadline(context.WithoutCancel(ctx), stopped.Add(o.Config.DrainTimeout))
+	defer cancel()
+	report, err := p.Close(drain)
+	return report, errors.Join(serveErr, err)
+}
+
+// serve answers requests until ctx is done or the listener fails, and returns
+// when that was.
+func serve(ctx context.Context, o Options, p *pipeline.Pipeline) (stopped time.Time, err error) {
+	cfg := o.Config
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group sync.WaitGroup
+	defer group.Wait()
+	served := make(chan error, 1)
+	if cfg.HTTP.Address == "" {
+		o.Log.Info("no HTTP: http.address is empty")
+	} else {
+		server, err := newServer(o, p)
+		if err != nil {
+			return time.Now(), err
+		}
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.HTTP.Address)
+		if err != nil {
+			return time.Now(), fmt.Errorf("%w; is another audit-host running? http.address in %s says where this one listens", err, cfg.File)
+		}
+		o.Log.Info("listening", slog.String("address", ln.Addr().String()))
+		group.Go(func() { served <- server.Serve(ctx, ln) })
+	}
+	group.Go(func() { sweep(ctx, p.Lookup(), o.Log) })
+	if err := notify("READY=1"); err != nil {
+		o.Log.Warn("tell systemd", slog.Any("error", err))
+	}
+	select {
+	case <-ctx.Done():
+		stopped = time.Now()
+		o.Log.Info("stopping", slog.Duration("drain_timeout", cfg.DrainTimeout))
+	case err = <-served:
+		stopped = time.Now()
+	}
+	if e := notify("STOPPING=1"); e != nil {
+		o.Log.Warn("tell systemd", slog.Any("error", e))
+	}
+	cancel()
+	group.Wait()
+	select {
+	case e := <-served:
+		err = errors.Join(err, e)
+	default:
+	}
+	return stopped, err
+}
+
+// sweep closes views of the ledger that are not used any more.
+func sweep(ctx context.Context, l *pipeline.Lookup, log *slog.Logger) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := l.Sweep(); err != nil {
+				log.Warn("close view of the ledger", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// opaSink stands for a sink's name in the dead letters of what OPA sent and no
+// event could be made of. No sink can have it.
+const opaSink = "ingest/opa"
+
+func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
+	cfg := o.Config
+	parseOPA, err := pipeline.ParseOPA(cfg)
+	if err != nil {
+		return nil, err
+	}
+	var server *ingest.Server
+	registry := metrics.New(func() metrics.Snapshot {
+		return metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed}
+	}, o.Build)
+	server, err = ingest.New(ingest.Options{
+		Intake: p.Recorder, ParseNative: pipeline.ParseNative(cfg), ParseOPA: parseOPA, Record: pipeline.Recorded(cfg),
+		Lookup: p.Lookup().Find,
+		DeadLetters: func(ctx context.Context, refused []ingest.Refused) error {
+			letters := make([]abi.DeadLetter, len(refused))
+			for i, r := range refused {
+				letters[i] = abi.DeadLetter{Raw: r.Raw, Sink: opaSink, Outcome: abi.Reject, Reason: r.Reason, FailedAt: time.Now()}
+			}
+			return p.Letters.Put(ctx, letters)
+		},
+		Ready:        func() (bool, []string) { return ready(p, time.Now()) },
+		Metrics:      metrics.Handler(registry, o.Log),
+		Token:        string(cfg.HTTP.Token),
+		DurableLevel: p.Level,
+		Log:          o.Log,
+		MaxBody:      int(cfg.HTTP.MaxBody), MaxEvent: int(cfg.HTTP.MaxEvent), MaxConnections: cfg.HTTP.MaxConnections,
+		ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout, ReadTimeout: cfg.HTTP.ReadTimeout, IdleTimeout: cfg.HTTP.IdleTimeout,
+		AckTimeout: cfg.HTTP.AckTimeout,
+		// 0 would stand for the default there and means "do not wait" here.
+		DrainTimeout: max(cfg.DrainTimeout, time.Millisecond),
+	})
+	return server, err
+}

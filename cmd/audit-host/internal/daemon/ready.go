@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
+	"github.com/audit-host/audit-host/queue"
+)
+
+// tooOld is the age of an event in hand beyond which a required sink does not
+// count as working.
+const tooOld = time.Minute
+
+// ready tells whether events can be recorded now, and what is not as it should
+// be. What concerns an optional sink is told and does no harm.
+func ready(p *pipeline.Pipeline, now time.Time) (ok bool, reasons []string) {
+	ok = true
+	add := func(harm bool, format string, args ...any) {
+		ok = ok && !harm
+		reasons = append(reasons, fmt.Sprintf(format, args...))
+	}
+	if !p.Recorder.IsOpen() {
+		add(true, "the queue is closed")
+	}
+	if err := p.Queue.Watermarks().Failure; err != nil {
+		add(true, "the queue can't write: %v", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Missing)) {
+		add(false, "sink %s (optional) could not be loaded: %s", name, p.Missing[name])
+	}
+	metrics := p.Recorder.Metrics()
+	for i := range metrics.Sinks {
+		if harm, reason := trouble(&metrics.Sinks[i], now); reason != "" {
+			add(harm, "%s", reason)
+		}
+	}
+	if err := p.Lookup().Reachable(); err != nil {
+		add(true, "the ledger can't be read: %v", err)
+	}
+	return ok, reasons
+}
+
+// trouble says what keeps a sink from working; "" if nothing does.
+func trouble(m *queue.SinkMetrics, now time.Time) (harm bool, reason string) {
+	name := "sink " + m.Name
+	if !m.Required {
+		name += " (optional)"
+	}
+	age := time.Duration(0)
+	if !m.Oldest.IsZero() {
+		age = now.Sub(m.Oldest).Round(time.Second)
+	}
+	switch {
+	case m.Parked != "":
+		return m.Required, fmt.Sprintf("%s is parked, its events are kept: %s; mend it and start again", name, m.Parked)
+	case m.State == queue.Stopped:
+		return m.Required, name + " has stopped"
+	case age >= tooOld:
+		return m.Required, fmt.Sprintf("%s is %s, its oldest event is %v old: %s", name, m.State, age, m.LastError)
+	case m.State == queue.Waiting || m.State == queue.Bisecting:
+		return false, fmt.Sprintf("%s is %s: %s", name, m.State, m.LastError)
+	}
+	return false, ""
+}

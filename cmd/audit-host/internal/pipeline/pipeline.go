@@ -1,0 +1,211 @@
+// Package pipeline builds what lies between an accepted event and its final
+// outcome, as a configuration says: state directory, compiled code, keys, dead
+// letters, sinks, queue and recorder. The daemon and bulk ingestion use the
+// same one.
+//
+// Guarantee: an [Open] that fails leaves nothing open and no lock behind, and
+// its error says what to do. After [Pipeline.Close] nothing of the pipeline
+// runs any more, and every sink has written out what it held.
+package pipeline
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/statedir"
+	"github.com/audit-host/audit-host/event"
+	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/queue"
+	"github.com/audit-host/audit-host/seal"
+)
+
+// Options say what is built.
+type Options struct {
+	Config *config.Config
+	Log    *slog.Logger
+	// Bulk is for input that waits by itself: Submit waits for room, whatever
+	// the configuration says, and a queue in memory is small.
+	Bulk bool
+}
+
+// Pipeline is a recorder with all that it needs.
+type Pipeline struct {
+	Recorder *queue.Recorder
+	Queue    queue.Queue
+	Letters  *host.DeadLetters
+	// Level is the one at which an event survives a crash.
+	Level queue.Level
+	// Signed tells whether events are signed.
+	Signed bool
+	// Missing are the optional sinks that could not be loaded, with the reason.
+	Missing map[string]string
+
+	state  *statedir.Dir
+	cache  *host.Cache
+	lookup *Lookup
+	sinks  []*host.Sink // until the recorder has them
+}
+
+// CacheDir is the folder of compiled code of a configuration.
+func CacheDir(cfg *config.Config) string { return cfg.StateDir + string(os.PathSeparator) + "cache" }
+
+// Open builds the pipeline and starts the recorder. ctx bounds the start only.
+func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
+	p := &Pipeline{Missing: map[string]string{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.release(context.WithoutCancel(ctx)))
+		}
+	}()
+	cfg := o.Config
+	if p.state, err = statedir.Open(cfg.StateDir); err != nil {
+		return nil, err
+	}
+	if p.cache, err = host.OpenCache(CacheDir(cfg)); err != nil {
+		return nil, err
+	}
+	p.cache.Log = o.Log
+	if err = host.StartSQLite(p.cache); err != nil {
+		return nil, err
+	}
+	sealer, err := p.sealer(cfg, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	positions, err := checkLedger(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if p.Letters, err = host.OpenDeadLetters(cfg.DeadLetters.Path); err != nil {
+		return nil, err
+	}
+	sinks, err := p.openSinks(ctx, cfg, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	if p.Queue, err = openQueue(ctx, cfg, o.Bulk); err != nil {
+		return nil, err
+	}
+	if err = checkReached(p.Queue, positions); err != nil {
+		return nil, err
+	}
+	p.Level = queue.Durable
+	if cfg.Queue.Backend == "memory" {
+		p.Level = queue.Committed
+	}
+	limits := EventOptions(cfg)
+	p.Recorder, err = queue.NewRecorder(ctx, queue.RecorderOptions{
+		Queue: p.Queue, Sinks: sinks, Sealer: sealer, DeadLetters: p.Letters,
+		Check: func(e abi.Event) error { return event.Check(e, limits) },
+		Block: o.Bulk || cfg.Queue.WhenFull == "block",
+		Log:   o.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start recorder: %w", err)
+	}
+	p.sinks = nil
+	p.lookup = newLookup(cfg, p.Letters)
+	return p, nil
+}
+
+func (p *Pipeline) sealer(cfg *config.Config, log *slog.Logger) (*seal.Sealer, error) {
+	var key ed25519.PrivateKey
+	if cfg.Signing.Enabled() {
+		var err error
+		if key, err = seal.ReadPair(cfg.Signing.PrivateKey, cfg.Signing.PublicKey); err != nil {
+			return nil, err
+		}
+		log.Info("events are signed", slog.String("key_id", seal.KeyID(key.Public().(ed25519.PublicKey))))
+	} else {
+		log.Warn("EVENTS ARE NOT SIGNED: who can write the ledger can forge it; make a pair with audit-host key new and name it in [signing]")
+	}
+	p.Signed = key != nil
+	return seal.NewSealer(key), nil
+}
+
+// checkLedger looks at the ledger before anything is accepted: a path with a
+// typing error should stop the start, not park a sink. It returns how far the
+// ledger has come in each queue.
+func checkLedger(ctx context.Context, cfg *config.Config) (positions map[[16]byte]uint64, err error) {
+	sink, ok := cfg.Ledger()
+	if !ok {
+		return nil, nil
+	}
+	path, create := sink.Grant.SQL.Database, sink.Grant.SQL.Create
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("sink %s: %w", sink.Name, err)
+		}
+	}()
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && create, err == nil && info.Size() == 0 && create:
+		return nil, nil // it is about to be made
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("there is no ledger %s: audit-host init makes one; if it should be made here, set create = true in [sink.grant.sql] once", path)
+	case err != nil:
+		return nil, fmt.Errorf("look at ledger: %w", err)
+	}
+	l, err := host.OpenLedger(path)
+	if err != nil {
+		return nil, err
+	}
+	positions, err = l.Positions(ctx)
+	return positions, errors.Join(err, l.Close())
+}
+
+// Lookup tells where committed events stand.
+func (p *Pipeline) Lookup() *Lookup { return p.lookup }
+
+// Close stops accepting, lets the sinks take what is pending until ctx is
+// done, writes everything out and frees it. The report tells what remained.
+func (p *Pipeline) Close(ctx context.Context) (queue.Report, error) {
+	// A view of the ledger would keep the sink from writing the log back.
+	lookupErr := p.lookup.Close()
+	report, err := p.Recorder.Close(ctx)
+	return report, errors.Join(err, lookupErr, p.release(context.WithoutCancel(ctx)))
+}
+
+// release frees what is open, the last opened first.
+func (p *Pipeline) release(ctx context.Context) error {
+	var errs []error
+	if p.lookup != nil {
+		errs = append(errs, p.lookup.Close())
+	}
+	if p.Queue != nil && p.Recorder == nil {
+		errs = append(errs, closeUnused(ctx, p.Queue))
+	}
+	for _, s := range p.sinks {
+		errs = append(errs, s.Close(ctx))
+	}
+	if p.Letters != nil {
+		errs = append(errs, p.Letters.Close())
+	}
+	if p.cache != nil {
+		errs = append(errs, p.cache.Close(ctx))
+	}
+	if p.state != nil {
+		errs = append(errs, p.state.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// closeUnused closes a queue that no recorder has. Nobody takes what it holds,
+// so that it is not waited for.
+func closeUnused(ctx context.Context, q queue.Queue) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	err := q.Close(ctx)
+	var left *queue.RemainingError
+	if errors.As(err, &left) && left.Kept {
+		return nil
+	}
+	return err
+}

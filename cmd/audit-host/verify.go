@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/audit"
+	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/seal"
+)
+
+func newVerify() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "verify [-c FILE | LEDGER] [--key PUBLIC]... [--head SEQUENCE:ROW_HASH]",
+		Short: "Check a ledger: chain, hashes, signatures, contents",
+		Long: `Reads the ledger of the configuration, or the file LEDGER, and checks every row:
+sequence, link, hashes, signature, and that the payload says what the columns
+say. Nothing is written. The public key of the configuration counts as given.
+
+Exits with
+  0   verified
+  3   broken: the first such row is named
+  4   nothing is broken, but there are signatures whose key was not given, or a
+      key was given and there are rows without a signature
+  1   the ledger can't be read
+A ledger that is unsigned as a whole verifies without a key, and not_checked
+says so. So it does when no remembered head was given: rows cut off the end show
+only by SQLite's own counter then, which whoever cut them could set back.`,
+		Args: arguments(0, 1),
+	}
+	path := configFlag(c)
+	keys := c.Flags().StringArray("key", nil, "public key `FILE`; may be given more than once")
+	head := c.Flags().String("head", "", "a head that was remembered, as `SEQUENCE:ROW_HASH`")
+	asJSON := jsonFlag(c, "write the report as one JSON object")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		var o audit.Options
+		if *head != "" {
+			remembered, err := audit.ParseHead(*head)
+			if err != nil {
+				return usageError("--%w", err)
+			}
+			o.Head = &remembered
+		}
+		file, err := ledgerFile(c, *path, args)
+		if err != nil {
+			return err
+		}
+		for _, name := range append(file.keys(), *keys...) {
+			key, err := seal.ReadPublic(name)
+			if err != nil {
+				return err
+			}
+			o.Keys = append(o.Keys, ed25519.PublicKey(key))
+		}
+		report, err := verify(c.Context(), file, o, c.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			err = writeJSON(c.OutOrStdout(), report)
+		} else {
+			err = describe(c.OutOrStdout(), file.path, report)
+		}
+		switch {
+		case err != nil:
+			return err
+		case report.BrokenAt != nil:
+			return exitWith(exitBroken)
+		case !report.Verified:
+			return exitWith(exitUnchecked)
+		}
+		return nil
+	}
+	return c
+}
+
+func verify(ctx context.Context, file ledgerSource, o audit.Options, stderr io.Writer) (report audit.Report, err error) {
+	l, closeLedger, err := file.open(ctx)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, closeLedger()) }()
+	// The counter of a sound ledger is its number of rows, without counting.
+	total, err := l.HighWater(ctx)
+	if err != nil {
+		var damaged *host.RowError
+		if !errors.As(err, &damaged) {
+			return report, err
+		}
+	}
+	bar := newProgress(stderr, "verifying", int64(total), false)
+	defer bar.end()
+	o.Progress = func(rows uint64) { bar.set(int64(rows)) }
+	return audit.Verify(ctx, l, o)
+}
+
+// describe writes the report for people.
+func describe(w io.Writer, path string, r audit.Report) error {
+	p := func(format string, args ...any) string { return fmt.Sprintf(format, args...) }
+	text := p("verified: %s, %d rows\n", path, r.Rows)
+	switch {
+	case r.BrokenAt != nil:
+		text = p("BROKEN: %s, row %d: %s\n%d rows before it are sound\n", path, *r.BrokenAt, r.Reason, r.Rows)
+	case !r.Verified:
+		text = p("NOT VERIFIED: %s, %d rows, nothing is broken, but could not check %s\n", path, r.Rows, r.Reason)
+	}
+	text += p("head: %d:%s\n", r.Head.Sequence, r.Head.RowHash)
+	text += p("signatures: %d valid, %d unsigned, %d of an unknown key, %d invalid\n",
+		r.Signatures.Valid, r.Signatures.Unsigned, r.Signatures.UnknownKey, r.Signatures.Invalid)
+	for _, what := range r.NotChecked {
+		text += p("not checked: %s\n", what)
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
