@@ -88,7 +88,11 @@ func BadConfig(message string) Answer { return Answer{Outcome: abi.BadConfig, Me
 
 // millis rounds a pause up to whole milliseconds, within what an answer holds.
 func millis(d time.Duration) uint32 {
-	return uint32(min(max(0, (d+time.Millisecond-1)/time.Millisecond), math.MaxUint32))
+	n := d / time.Millisecond
+	if d%time.Millisecond > 0 {
+		n++
+	}
+	return uint32(min(max(0, n), math.MaxUint32))
 }
 
 // minInbox is the smallest inbox in bytes. It must not be 0: the address of
@@ -113,7 +117,7 @@ func reserve(n uint32) unsafe.Pointer {
 	if n > abi.MaxFrame {
 		return nil
 	}
-	if uint64(len(inbox)) < uint64(n) {
+	if len(inbox) == 0 || uint64(len(inbox)) < uint64(n) {
 		// The old one goes first, so that both need not fit. A quarter more
 		// than asked for, so that slowly growing batches do not allocate each
 		// time.

@@ -4,7 +4,6 @@ package guest
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"math"
 	"unsafe"
 
@@ -99,28 +98,25 @@ func runScript(mode uint32, s *Script, out []byte) uint64 {
 // list decodes the script. Addresses here have more bits than the ABI gives
 // them, so that texts and blobs come from where the script keeps them.
 func (s *Script) list() []Step {
-	le := binary.LittleEndian
 	values := s.values
-	steps := make([]Step, len(s.first))
-	for i, off := range s.first {
-		b := s.steps[i*abi.SQLStepSize:]
-		st := Step{Kind: le.Uint32(b), SQL: s.sql[i], Columns: int(le.Uint32(b[12:])), Rows: int(le.Uint32(b[16:]))}
-		for j := range st.Columns * st.Rows {
-			c := s.cells[int(off)+j*abi.SQLCellSize:][:abi.SQLCellSize]
+	steps := make([]Step, len(s.steps))
+	for i, st := range s.steps {
+		d := Step{Kind: st.kind, SQL: s.sql[i], Columns: int(st.columns), Rows: int(st.rows)}
+		for _, c := range s.cells[st.cells:][:d.Columns*d.Rows] {
 			var v any
-			switch n := le.Uint64(c[8:]); le.Uint32(c) {
+			switch c.typ {
 			case abi.SQLInt:
-				v = int64(n)
+				v = int64(c.value)
 			case abi.SQLFloat:
-				v = math.Float64frombits(n)
+				v = math.Float64frombits(c.value)
 			case abi.SQLText:
 				v, values = string(values[0]), values[1:]
 			case abi.SQLBlob:
 				v, values = values[0], values[1:]
 			}
-			st.Cells = append(st.Cells, v)
+			d.Cells = append(d.Cells, v)
 		}
-		steps[i] = st
+		steps[i] = d
 	}
 	return steps
 }

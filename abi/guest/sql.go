@@ -3,6 +3,7 @@ package guest
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"unsafe"
 
 	"github.com/audit-host/audit-host/abi"
@@ -12,22 +13,38 @@ import (
 // is built anew for each, after Reset, and keeps its memory. The cells point
 // at the caller's texts and blobs: these must not change before Run returns.
 type Script struct {
-	steps []byte
-	cells []byte
-	// first[i] is the offset of step i's cells; their address is only known
-	// when no cell is added any more.
-	first []uint32
+	steps []step
+	cells []cell
 	// Texts and blobs, so that they live, on the heap, until Run returns.
 	sql    []string
 	values [][]byte
 }
 
+// step and cell have the layout of the ABI, whose byte order is that of
+// WebAssembly: fields are written whole, where bytes would be written singly.
+type step struct {
+	kind, text, length, columns, rows uint32
+	// cells is the index of the first cell and becomes, when no cell is added
+	// any more, its address.
+	cells uint32
+}
+
+type cell struct {
+	typ, length uint32
+	value       uint64
+}
+
+// These fail to compile if a size is not the ABI's.
+var (
+	_ [abi.SQLStepSize]struct{} = [unsafe.Sizeof(step{})]struct{}{}
+	_ [abi.SQLCellSize]struct{} = [unsafe.Sizeof(cell{})]struct{}{}
+)
+
 // Reset empties the script.
 func (s *Script) Reset() {
-	s.steps, s.cells, s.first = s.steps[:0], s.cells[:0], s.first[:0]
 	clear(s.sql)
 	clear(s.values)
-	s.sql, s.values = s.sql[:0], s.values[:0]
+	s.steps, s.cells, s.sql, s.values = s.steps[:0], s.cells[:0], s.sql[:0], s.values[:0]
 }
 
 // Step starts a step of the given kind of package abi; the cells that follow
@@ -35,30 +52,22 @@ func (s *Script) Reset() {
 // others one, or none if they have no parameters; [abi.SQLGuard] takes the
 // row it wants, or none for no row.
 func (s *Script) Step(kind uint32, sql string, columns, rows int) {
-	le := binary.LittleEndian
 	s.sql = append(s.sql, sql)
-	s.first = append(s.first, uint32(len(s.cells)))
-	// The two addresses are filled in by Run.
-	for _, v := range [...]uint32{kind, 0, uint32(len(sql)), uint32(columns), uint32(rows), 0} {
-		s.steps = le.AppendUint32(s.steps, v)
-	}
-}
-
-func (s *Script) cell(typ, n uint32, v uint64) {
-	c := s.cells
-	c = binary.LittleEndian.AppendUint32(c, typ)
-	c = binary.LittleEndian.AppendUint32(c, n)
-	s.cells = binary.LittleEndian.AppendUint64(c, v)
+	s.steps = append(s.steps, step{kind: kind, length: uint32(len(sql)), columns: uint32(columns), rows: uint32(rows), cells: uint32(len(s.cells))})
+	s.cells = slices.Grow(s.cells, columns*rows)
+	s.values = slices.Grow(s.values, columns*rows)
 }
 
 // Null adds a NULL.
-func (s *Script) Null() { s.cell(abi.SQLNull, 0, 0) }
+func (s *Script) Null() { s.cells = append(s.cells, cell{}) }
 
 // Int adds an integer.
-func (s *Script) Int(v int64) { s.cell(abi.SQLInt, 0, uint64(v)) }
+func (s *Script) Int(v int64) { s.cells = append(s.cells, cell{typ: abi.SQLInt, value: uint64(v)}) }
 
 // Float adds a floating-point number.
-func (s *Script) Float(v float64) { s.cell(abi.SQLFloat, 0, math.Float64bits(v)) }
+func (s *Script) Float(v float64) {
+	s.cells = append(s.cells, cell{typ: abi.SQLFloat, value: math.Float64bits(v)})
+}
 
 // Text adds a text; it should be valid UTF-8.
 func (s *Script) Text(b []byte) { s.value(abi.SQLText, b) }
@@ -68,7 +77,7 @@ func (s *Script) Blob(b []byte) { s.value(abi.SQLBlob, b) }
 
 func (s *Script) value(typ uint32, b []byte) {
 	s.values = append(s.values, b)
-	s.cell(typ, uint32(len(b)), uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))))
+	s.cells = append(s.cells, cell{typ: typ, length: uint32(len(b)), value: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))})
 }
 
 // Run runs the script as one transaction of the given mode of package abi. It

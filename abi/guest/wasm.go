@@ -3,7 +3,6 @@
 package guest
 
 import (
-	"encoding/binary"
 	"unsafe"
 
 	"github.com/audit-host/audit-host/abi"
@@ -57,14 +56,13 @@ var running *Script
 
 func runScript(mode uint32, s *Script, out []byte) uint64 {
 	running = s
-	le := binary.LittleEndian
 	cells := uint32(uintptr(unsafe.Pointer(unsafe.SliceData(s.cells))))
-	for i, off := range s.first {
-		at := s.steps[i*abi.SQLStepSize:]
-		le.PutUint32(at[4:], uint32(uintptr(unsafe.Pointer(unsafe.StringData(s.sql[i])))))
-		le.PutUint32(at[20:], cells+off)
+	for i := range s.steps {
+		st := &s.steps[i]
+		st.text = uint32(uintptr(unsafe.Pointer(unsafe.StringData(s.sql[i]))))
+		st.cells = cells + st.cells*abi.SQLCellSize
 	}
-	a := hostSQL(mode, unsafe.Pointer(unsafe.SliceData(s.steps)), uint32(len(s.first)),
+	a := hostSQL(mode, unsafe.Pointer(unsafe.SliceData(s.steps)), uint32(len(s.steps)),
 		unsafe.Pointer(unsafe.SliceData(out)), uint32(len(out)))
 	running = nil
 	return a
