@@ -115,6 +115,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"time"
 )
@@ -124,7 +125,7 @@ type DiskOptions struct {
 	// Dir is the queue's directory; it is made if it does not exist.
 	Dir string
 	// MaxBytes bounds all segments together, in bytes; 0 means 4 GiB. Events are
-	// refused one segment before that, so that the loss record always has room.
+	// refused two segments before that, so that the loss record always has room.
 	MaxBytes int64
 	// SegmentBytes is the size of a segment; 0 means an eighth of MaxBytes, at
 	// most 64 MiB. At least four must fit into MaxBytes.
@@ -307,16 +308,22 @@ func (q *Disk) put(ev Event) Receipt {
 		b = q.pending[n-1]
 	}
 	if b == nil || b.taken || len(b.buf) >= q.frame {
-		size := frameHeaderSize + recordSize(ev) + frameAlign
+		size := max(frameHeaderSize+recordSize(ev)+frameAlign, q.hint)
+		if b != nil && !b.taken {
+			size = q.frame + recordSize(ev) // the last one was filled, so will be this
+		}
 		b = &batch{
 			q: q, first: q.next, at: time.Now().UnixNano(),
 			done: make(chan struct{}),
-			buf:  make([]byte, frameHeaderSize, max(size, q.hint)),
+			buf:  make([]byte, frameHeaderSize, size),
 		}
 		q.pending = append(q.pending, b)
 		q.buffered += frameHeaderSize
 	}
-	before := len(b.buf)
+	before, need := len(b.buf), recordSize(ev)+frameAlign
+	if cap(b.buf)-before < need {
+		b.buf = slices.Grow(b.buf, max(need, before)) // append would add a quarter at a time
+	}
 	b.buf = appendRecord(b.buf, ev)
 	q.buffered += int64(len(b.buf) - before)
 	b.n++
@@ -346,10 +353,12 @@ func (q *Disk) putLoss(ev Event) bool {
 	return true
 }
 
-// limit is how many bytes events may take: the last segment is held back.
-func (q *Disk) limit() int64 { return q.o.MaxBytes - q.o.SegmentBytes }
+// limit is how many bytes events may take. Two segments are held back: what is
+// preallocated of the last one, and with it room for the loss record; and one
+// that is on its way out.
+func (q *Disk) limit() int64 { return q.o.MaxBytes - 2*q.o.SegmentBytes }
 
-// taken is what counts against limit. Doomed segments are as good as gone, but
+// takenBytes is what counts against limit. Doomed segments are as good as gone, but
 // only one of them: should they not go, the bound must hold all the same.
 func (q *Disk) takenBytes() int64 {
 	return q.used + q.doomedBytes - min(q.doomedBytes, q.o.SegmentBytes) + q.buffered

@@ -240,9 +240,11 @@ func (q *Disk) checkEnd() error {
 }
 
 // removeDoomed is the cleaner: it removes doomed segments, oldest first, each
-// durably before the next. What can't be removed is tried again with the next
-// one, and at the next opening.
+// durably before the next. What can't be removed is tried again later, at the
+// latest at the next opening.
 func (q *Disk) removeDoomed() {
+	retry := time.NewTimer(lastRetry)
+	defer retry.Stop()
 	for last := false; ; {
 		q.mu.Lock()
 		var s *segment
@@ -261,8 +263,13 @@ func (q *Disk) removeDoomed() {
 		if last {
 			return
 		}
+		retry.Stop()
+		if s != nil {
+			retry.Reset(lastRetry)
+		}
 		select {
 		case <-q.clean:
+		case <-retry.C:
 		case <-q.stop:
 			last = true
 		}

@@ -53,6 +53,13 @@ func (q *Disk) recover(ctx context.Context) error {
 		return err
 	}
 	slices.Sort(names)
+	for _, name := range names {
+		if strings.HasSuffix(name, temporarySuffix) {
+			if err := q.fs.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
 	if err := q.readMeta(names); err != nil {
 		return err
 	}
@@ -124,9 +131,6 @@ func (q *Disk) readMeta(names []string) error {
 
 // readFile takes one file of the directory into account. Names come sorted.
 func (q *Disk) readFile(name string) error {
-	if strings.HasSuffix(name, ".tmp") {
-		return q.fs.Remove(name)
-	}
 	if strings.HasSuffix(name, cursorSuffix) {
 		s, err := openSlots(q.fs, q.id, name)
 		if err != nil {

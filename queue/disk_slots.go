@@ -8,7 +8,10 @@ import (
 	"io/fs"
 )
 
-const cursorSuffix = ".cur"
+const (
+	cursorSuffix    = ".cur"
+	temporarySuffix = ".tmp"
+)
 
 // cursorFile is the file of a consumer. Names may have any bytes, hence a hash;
 // the name itself is in the file.
@@ -109,7 +112,7 @@ func (s *slotFile) remove() error {
 // but what fill wrote, whenever the power is cut: the content is durable before
 // the rename, and the name before makeFile returns.
 func makeFile(d diskFS, name string, fill func(diskFile) error) (diskFile, error) {
-	temporary := name + ".tmp"
+	temporary := name + temporarySuffix
 	f, err := d.Create(temporary)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", d.Path(temporary), err)

@@ -1,0 +1,576 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/audit-host/audit-host/queue"
+)
+
+func mustOpen(t *testing.T, s *diskSite, o queue.DiskOptions) *queue.Disk {
+	t.Helper()
+	q, err := s.open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+func mustConsumer(t *testing.T, q queue.Queue, name string) queue.Consumer {
+	t.Helper()
+	c, err := q.Consumer(t.Context(), name, queue.ConsumerOptions{Required: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func mustDurable(t *testing.T, q *queue.Disk, ids ...string) {
+	t.Helper()
+	for _, id := range ids {
+		if _, err := queue.SubmitWait(t.Context(), q, sized(id), queue.Durable); err != nil {
+			t.Fatalf("%s: %v", id, err)
+		}
+	}
+}
+
+// The operations of one batch are exactly these: write the frame, sync it, look
+// whether its name still leads to it, write the mark; of one acknowledgement:
+// write and sync a slot. All who wait for one batch share one sync.
+func TestDiskOperationsPerBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := memSite()
+		q := mustOpen(t, s, queue.DiskOptions{})
+		c := mustConsumer(t, q, "sink")
+		synctest.Wait()
+		count := func() map[string]int {
+			out := map[string]int{}
+			for _, kind := range []string{"all", "write", "sync", "same"} {
+				out[kind] = s.now.counted(kind)
+			}
+			return out
+		}
+		expect := func(what string, before map[string]int, want map[string]int) {
+			t.Helper()
+			for kind, n := range count() {
+				if n-before[kind] != want[kind] {
+					t.Errorf("%s: %d operations %q, want %d", what, n-before[kind], kind, want[kind])
+				}
+			}
+		}
+		before := count()
+		mustDurable(t, q, "one")
+		expect("one event", before, map[string]int{"all": 4, "write": 2, "sync": 1, "same": 1})
+
+		release := s.now.stall()
+		mustSubmit(t, q, "first")
+		synctest.Wait() // its sync hangs; the others gather
+		before = count()
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() { mustDurable(t, q, fmt.Sprint("e", i)) })
+		}
+		synctest.Wait()
+		release()
+		wg.Wait()
+		expect("100 waiting events", before, map[string]int{"all": 6, "write": 3, "sync": 1, "same": 2})
+
+		b, err := c.Next(t.Context(), 200, 0)
+		if err != nil || len(b.Events) != 102 {
+			t.Fatalf("%d events, %v", len(b.Events), err)
+		}
+		before = count()
+		if err := c.Ack(t.Context(), b.Last()); err != nil {
+			t.Fatal(err)
+		}
+		expect("ack", before, map[string]int{"all": 2, "write": 1, "sync": 1})
+		before = count()
+		if err := c.Ack(t.Context(), b.Last()); err != nil {
+			t.Fatal(err)
+		}
+		expect("the same ack", before, nil)
+		closeNow(t, q)
+	})
+}
+
+func mustSubmit(t *testing.T, q *queue.Disk, id string) queue.Receipt {
+	t.Helper()
+	r, err := q.Submit(sized(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Submit allocates nothing per event, and neither does Next: only frames,
+// batches and chunks are.
+func TestDiskAllocations(t *testing.T) {
+	s, _ := memSite()
+	q := mustOpen(t, s, queue.DiskOptions{MaxBuffered: 64 << 20})
+	defer closeNow(t, q)
+	release := s.now.stall()
+	mustSubmit(t, q, "in flight")
+	ev := queue.Event{ID: benchID, Payload: payload400}
+	const events = 20_000
+	got := testing.AllocsPerRun(1, func() {
+		for range events {
+			if _, err := q.Submit(ev); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	// A frame of a MiB holds some 2,300 events.
+	if got > events/100 {
+		t.Errorf("submit: %v allocations for %d events, want at most %d", got, events, events/100)
+	}
+	release()
+	mustDurable(t, q, "last")
+	c := mustConsumer(t, q, "sink")
+	got = testing.AllocsPerRun(1, func() {
+		for n := 0; n < events; {
+			b, err := c.Next(t.Context(), 250, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(b.Events)
+		}
+	})
+	// One slice per batch of 250, and from the files a chunk and a frame's worth.
+	if got > events/50 {
+		t.Errorf("next: %v allocations for %d events, want at most %d", got, events, events/50)
+	}
+}
+
+// What failed to sync is never written or synced again in its file: the queue
+// goes on in another one.
+func TestDiskFailedSyncIsNotRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := memSite()
+		q := mustOpen(t, s, tinyDisk())
+		mustDurable(t, q, "a", "b")
+		var failed string
+		var later []string
+		s.now.setFault(func(op operation) how {
+			switch {
+			case op.kind == "sync" && failed == "" && strings.HasSuffix(op.name, ".seg.tmp"):
+				failed = op.name
+				return how{err: syscall.EIO}
+			case failed != "" && (op.kind == "sync" || op.kind == "write" || op.kind == "truncate" || op.kind == "allocate"):
+				later = append(later, op.name)
+			}
+			return how{}
+		})
+		r := mustSubmit(t, q, "c")
+		if err := r.Wait(t.Context(), queue.Durable); !errors.Is(err, queue.ErrFailed) || !errors.Is(err, syscall.EIO) {
+			t.Fatalf("wait: %v", err)
+		}
+		time.Sleep(time.Minute)
+		mustDurable(t, q, "d")
+		// The handle of the first segment still has its temporary name here.
+		if failed == "" || len(later) == 0 {
+			t.Fatalf("failed in %q, then wrote %q", failed, later)
+		}
+		for _, name := range later {
+			if name == failed {
+				t.Errorf("%s was written to again: %q", failed, later)
+			}
+		}
+		closeNow(t, q)
+	})
+}
+
+// A process saw its sync fail and died; the frame is in the page cache, and the
+// kernel thinks it is on disk. The next process, which finds it and hands it
+// out, must not believe that.
+func TestDiskFrameThatOnlyLooksStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, disk := memSite()
+		q := mustOpen(t, s, tinyDisk())
+		c := mustConsumer(t, q, "sink")
+		mustDurable(t, q, "a")
+		s.now.failSync()
+		if err := mustSubmit(t, q, "b").Wait(t.Context(), queue.Durable); !errors.Is(err, queue.ErrFailed) {
+			t.Fatalf("wait: %v", err)
+		}
+		s.crash(q)
+		if err := c.Close(); err != nil {
+			t.Logf("close consumer: %v", err)
+		}
+		q = mustOpen(t, s, tinyDisk())
+		c = mustConsumer(t, q, "sink")
+		b, err := c.Next(t.Context(), 10, 0)
+		if err != nil || len(b.Events) != 2 || b.Events[1].ID != "b" {
+			t.Fatalf("after the crash: %v, %v", b.Events, err)
+		}
+		if err := c.Ack(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		s.crash(q)
+		disk.cutPower(4) // drops everything that was not synced
+		q = mustOpen(t, s, tinyDisk())
+		c = mustConsumer(t, q, "sink")
+		if b, err = c.Next(t.Context(), 10, 0); err != nil || b.Events[0].ID != "b" {
+			t.Fatalf("after a power cut: %v, %v", b.Events, err)
+		}
+		closeNow(t, q)
+	})
+}
+
+// A log that ends before a cursor, or before the ledger, is an older copy: it is
+// refused, with both numbers and what to do.
+func TestDiskBehind(t *testing.T) {
+	s, disk := memSite()
+	q := mustOpen(t, s, tinyDisk())
+	c := mustConsumer(t, q, "sink")
+	mustDurable(t, q, "a", "b")
+	closeNow(t, q)
+	older := disk.files()
+	q = mustOpen(t, s, tinyDisk())
+	c = mustConsumer(t, q, "sink")
+	mustDurable(t, q, "c", "d", "e")
+	if b, err := c.Next(t.Context(), 10, 0); err != nil || len(b.Events) != 5 {
+		t.Fatalf("%d events, %v", len(b.Events), err)
+	}
+	if err := c.Ack(t.Context(), 4); err != nil {
+		t.Fatal(err)
+	}
+	closeNow(t, q)
+	newer := disk.files()
+
+	expect := func(what string, files map[string][]byte, o queue.DiskOptions, words ...string) {
+		t.Helper()
+		disk.setFiles(files)
+		q, err := s.open(o)
+		if err == nil {
+			closeNow(t, q)
+		}
+		if (err == nil) != (len(words) == 0) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for _, word := range words {
+			if !errors.Is(err, queue.ErrBehind) || !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %v, want ErrBehind and %q", what, err, word)
+			}
+		}
+	}
+	mixed := map[string][]byte{}
+	for name, data := range older {
+		mixed[name] = data
+		if strings.HasSuffix(name, ".cur") {
+			mixed[name] = newer[name]
+		}
+	}
+	expect("newer cursor", mixed, tinyDisk(), "ends at 2", `"sink" has acknowledged 4`, "put the newer copy")
+	o := tinyDisk()
+	o.AtLeast = 2
+	expect("ledger at the end", older, o)
+	o.AtLeast = 3
+	expect("ledger ahead", older, o, "ends at 2", "event 3", "put the newer copy")
+	o.AtLeast = 5
+	expect("ledger at the end of the newer", newer, o)
+}
+
+// The disk is full: new segments can't be made. Nothing is lost, and when there
+// is space again, events are taken again.
+func TestDiskNoSpace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := memSite()
+		q := mustOpen(t, s, tinyDisk())
+		c := mustConsumer(t, q, "sink")
+		s.now.setFault(func(op operation) how {
+			if op.kind == "allocate" {
+				return how{err: syscall.ENOSPC}
+			}
+			return how{}
+		})
+		var want []string
+		for i := 0; ; i++ {
+			id := fmt.Sprint("e", i)
+			if _, err := queue.SubmitWait(t.Context(), q, sized(id), queue.Durable); err != nil {
+				if !errors.Is(err, queue.ErrFailed) || !errors.Is(err, syscall.ENOSPC) {
+					t.Fatalf("%s: %v", id, err)
+				}
+				break
+			}
+			want = append(want, id)
+		}
+		time.Sleep(time.Hour)
+		if err := q.Watermarks().Failure; !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("failure is %v", err)
+		}
+		s.now.setFault(nil)
+		time.Sleep(time.Minute)
+		mustDurable(t, q, "after")
+		want = append(want, "after")
+		var got []string
+		for len(got) < len(want) {
+			b, err := c.Next(t.Context(), 3, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range b.Events {
+				got = append(got, x.ID)
+			}
+			if err := c.Ack(t.Context(), b.Last()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if err := q.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The directory or the segment in use is taken away under the running process:
+// it notices before it acknowledges, says so, and goes on when it is put back.
+func TestDiskTakenAway(t *testing.T) {
+	for _, x := range []struct {
+		name string
+		away func(t *testing.T, dir, segment string) (back func() error)
+		want string
+	}{
+		{"directory moved", func(t *testing.T, dir, _ string) func() error {
+			if err := os.Rename(dir, dir+"-away"); err != nil {
+				t.Fatal(err)
+			}
+			return func() error { return os.Rename(dir+"-away", dir) }
+		}, "directory was removed or replaced"},
+		{"directory replaced", func(t *testing.T, dir, _ string) func() error {
+			err := errors.Join(os.Rename(dir, dir+"-away"), os.Mkdir(dir, 0o700))
+			other, err2 := queue.OpenDisk(t.Context(), queue.DiskOptions{Dir: dir})
+			if err := errors.Join(err, err2); err != nil {
+				t.Fatal(err)
+			}
+			closeNow(t, other)
+			return func() error { return errors.Join(os.RemoveAll(dir), os.Rename(dir+"-away", dir)) }
+		}, "not the queue's any more"},
+		{"segment removed", func(t *testing.T, _, segment string) func() error {
+			if err := os.Rename(segment, segment+"-away"); err != nil {
+				t.Fatal(err)
+			}
+			return func() error { return os.Rename(segment+"-away", segment) }
+		}, "was removed while it was in use"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "queue")
+			synctest.Test(t, func(t *testing.T) {
+				q, err := queue.OpenDisk(t.Context(), queue.DiskOptions{Dir: dir})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := mustConsumer(t, q, "sink")
+				mustDurable(t, q, "a")
+				segments, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+				if err != nil || len(segments) != 1 {
+					t.Fatalf("segments %q, %v", segments, err)
+				}
+				back := x.away(t, dir, segments[0])
+				err = mustSubmit(t, q, "b").Wait(t.Context(), queue.Durable)
+				if !errors.Is(err, queue.ErrFailed) {
+					t.Errorf("wait: %v, want ErrFailed", err)
+				}
+				time.Sleep(time.Minute)
+				if err := q.Watermarks().Failure; err == nil || !strings.Contains(err.Error(), x.want) {
+					t.Errorf("failure is %v, want %q", err, x.want)
+				}
+				if err := back(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				mustDurable(t, q, "c")
+				b, err := c.Next(t.Context(), 10, 0)
+				for err == nil && len(b.Events) < 2 {
+					var more queue.Batch
+					more, err = c.Next(t.Context(), 10, 0)
+					b.Events = append(b.Events, more.Events...)
+				}
+				if err != nil || b.Events[0].ID != "a" || b.Events[1].ID != "c" {
+					t.Errorf("%v, %v", b.Events, err)
+				}
+				closeNow(t, q)
+			})
+		})
+	}
+}
+
+// Positions belong to a queue, which has one name for its whole life.
+func TestDiskIdentity(t *testing.T) {
+	dir := t.TempDir()
+	var ids [][16]byte
+	for range 2 {
+		q, err := queue.OpenDisk(t.Context(), queue.DiskOptions{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, q.Caps().ID)
+		if _, err := queue.OpenDisk(t.Context(), queue.DiskOptions{Dir: dir}); !errors.Is(err, queue.ErrBusy) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("second opening: %v, want ErrBusy with the directory", err)
+		}
+		closeNow(t, q)
+	}
+	if ids[0] != ids[1] || ids[0] == [16]byte{} {
+		t.Errorf("ids %x", ids)
+	}
+	s, _ := memSite()
+	q := mustOpen(t, s, tinyDisk())
+	defer closeNow(t, q)
+	if q.Caps().ID == ids[0] {
+		t.Error("two queues have one id")
+	}
+}
+
+// A segment that can't be removed is not forgotten: the bound holds, and it goes
+// when it can.
+func TestDiskSegmentThatCannotBeRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, disk := memSite()
+		o := tinyDisk()
+		o.MaxBytes = 64 << 10
+		q := mustOpen(t, s, o)
+		c := mustConsumer(t, q, "sink")
+		s.now.setFault(func(op operation) how {
+			if op.kind == "remove" {
+				return how{err: syscall.EPERM}
+			}
+			return how{}
+		})
+		segments := func() (n int64) {
+			for name, data := range disk.files() {
+				if strings.HasSuffix(name, ".seg") {
+					n += int64(len(data))
+				}
+			}
+			return n
+		}
+		full := false
+		for i := 0; i < 1000 && !full; i++ {
+			_, err := q.Submit(sized(fmt.Sprint("e", i)))
+			if full = errors.Is(err, queue.ErrFull); err != nil && !full {
+				t.Fatal(err)
+			}
+			if full {
+				break
+			}
+			b, err := c.Next(t.Context(), 10, 0)
+			if err == nil {
+				err = c.Ack(t.Context(), b.Last())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if n := segments(); n > o.MaxBytes {
+				t.Fatalf("%d bytes on disk, the bound is %d", n, o.MaxBytes)
+			}
+		}
+		if !full {
+			t.Fatal("never full")
+		}
+		s.now.setFault(nil)
+		time.Sleep(time.Minute)
+		mustDurable(t, q, "after")
+		if n := segments(); n > 3*o.SegmentBytes {
+			t.Errorf("%d bytes on disk, all was acknowledged", n)
+		}
+		closeNow(t, q)
+	})
+}
+
+// A million events that nobody takes cost memory only up to the budgets.
+func TestDiskMillionPending(t *testing.T) {
+	events := 1_000_000
+	if testing.Short() {
+		events = 200_000
+	}
+	runtime.GC()
+	before := resident(t)
+	q, err := queue.OpenDisk(t.Context(), queue.DiskOptions{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustConsumer(t, q, "parked")
+	ev := queue.Event{ID: benchID, Payload: payload400}
+	peak := before
+	var last queue.Receipt
+	for i := range events {
+		if last, err = q.SubmitBlocking(t.Context(), ev); err != nil {
+			t.Fatal(err)
+		}
+		if i%50_000 == 0 {
+			peak = max(peak, resident(t))
+		}
+	}
+	if err := last.Wait(t.Context(), queue.Durable); err != nil {
+		t.Fatal(err)
+	}
+	peak = max(peak, resident(t))
+	w := q.Watermarks()
+	t.Logf("%d events pending: %d MiB resident more than before, %d MiB on disk", w.Events, (peak-before)>>20, w.Bytes>>20)
+	if w.Events != int64(events) || peak-before > 100<<20 {
+		t.Errorf("%d events pending, %d bytes resident more than before", w.Events, peak-before)
+	}
+	closeNow(t, q)
+}
+
+// resident is the memory the process takes, in bytes: that of the system where
+// it tells, else that of the runtime.
+func resident(t *testing.T) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/status")
+	if errors.Is(err, fs.ErrNotExist) {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.Sys - m.HeapReleased)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "VmRSS:")
+	var kib int64
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
+}
+
+// A disk that hangs holds up Close only for a while, and whoever waits is told.
+func TestDiskCloseWhileTheDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := memSite()
+		q := mustOpen(t, s, tinyDisk())
+		release := s.now.stall()
+		r := mustSubmit(t, q, "a")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		err := q.Close(ctx)
+		if d := time.Since(start); err == nil || d > 4*time.Second {
+			t.Errorf("close took %v: %v", d, err)
+		}
+		if err := r.Wait(t.Context(), queue.Durable); !errors.Is(err, queue.ErrClosed) {
+			t.Errorf("wait: %v, want ErrClosed", err)
+		}
+		if s.now.open() == 0 {
+			t.Error("the files are closed under the sync")
+		}
+		release()
+		synctest.Wait()
+		if n := s.now.open(); n != 0 {
+			t.Errorf("%d handles are open after the disk answered", n)
+		}
+	})
+}
