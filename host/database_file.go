@@ -30,8 +30,8 @@ type dbFile struct {
 	opened func(*dbConn) error
 
 	conn *dbConn // nil until needed and after a fault
-	// committing is set when the last transaction came to its COMMIT.
-	committing bool
+	// committed tells that the last transaction came to its COMMIT.
+	committed bool
 }
 
 // movedError is a file that is not what its name stands for any more.
@@ -47,13 +47,13 @@ func (e *movedError) Error() string { return e.text }
 // if need be. Whatever f or the engine fails with rolls it back; an error that
 // leaves the connection in doubt drops it.
 func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) error) error {
-	f.committing = false
+	f.committed = false
 	if err := f.connect(ctx); err != nil {
 		return err
 	}
 	c := f.conn
 	c.until(ctx)
-	err := c.protect(func() error { return f.attempt(c, write, do) })
+	err := c.guarded(ctx, func() error { return f.attempt(c, write, do) })
 	if err == nil {
 		return nil
 	}
@@ -91,7 +91,7 @@ func (f *dbFile) attempt(c *dbConn, write bool, do func(*dbConn) error) error {
 	// transaction, for its log frames lack the commit mark. When it has
 	// returned the log is synced, and every later reader finds all of it. In
 	// between, after an error of the disk or a trap, it may be either way.
-	f.committing = true
+	f.committed = true
 	if err := c.commit(); err != nil {
 		return err
 	}

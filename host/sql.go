@@ -114,7 +114,13 @@ func (d *database) run(ctx context.Context, mem []byte, mode, at, n uint32, size
 // execute runs all steps.
 func (d *database) execute(c *dbConn) error {
 	for i := range d.script.steps {
-		if err := d.step(c, i, &d.script.steps[i]); err != nil {
+		c.refusal = ""
+		err := d.step(c, i, &d.script.steps[i])
+		if e := (*dbError)(nil); errors.As(err, &e) && !e.fatal() && c.refusal != "" {
+			// A kept statement was compiled again and is refused now.
+			return &refusedError{c.refusal}
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -138,14 +144,14 @@ func (d *database) status(err error) (abi.SQLStatus, string) {
 		return abi.SQLRefused, r.why
 	case !errors.As(err, &e):
 		return abi.SQLBroken, err.Error()
-	case d.file.committing && e.fatal():
+	case d.file.committed && e.fatal():
 		return abi.SQLBroken, "commit: " + e.text
 	case e.memory:
 		return abi.SQLTooLarge, e.text
-	case e.code == 0:
-		return abi.SQLBroken, e.text
 	case e.interrupted():
 		return abi.SQLTimeout, fmt.Sprintf("not finished within %s, or the call's deadline has passed; raise the sql time limit of this sink", d.grant.TimeLimit)
+	case e.code == 0:
+		return abi.SQLBroken, e.text
 	}
 	return abi.SQLStatus(e.code), e.text
 }

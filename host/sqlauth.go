@@ -22,18 +22,18 @@ func authorize(a dbAction) string {
 	case sqlite3.AUTH_SELECT, sqlite3.AUTH_RECURSIVE:
 		return ""
 	case sqlite3.AUTH_READ:
-		return mainOnly(a.schema)
+		return mainOnly(a.schema, a.third)
 	case sqlite3.AUTH_INSERT, sqlite3.AUTH_UPDATE, sqlite3.AUTH_DELETE:
 		if strings.EqualFold(a.third, "sqlite_sequence") {
 			// It is the evidence that rows are missing at the end of a ledger.
 			return "sqlite_sequence belongs to SQLite"
 		}
-		return mainOnly(a.schema)
+		return mainOnly(a.schema, a.third)
 	case sqlite3.AUTH_CREATE_TABLE, sqlite3.AUTH_CREATE_INDEX, sqlite3.AUTH_CREATE_VIEW, sqlite3.AUTH_CREATE_TRIGGER,
 		sqlite3.AUTH_DROP_TABLE, sqlite3.AUTH_DROP_INDEX, sqlite3.AUTH_DROP_VIEW, sqlite3.AUTH_DROP_TRIGGER:
-		return mainOnly(a.schema)
+		return mainOnly(a.schema, "")
 	case sqlite3.AUTH_ALTER_TABLE:
-		return mainOnly(a.third)
+		return mainOnly(a.third, "")
 	case sqlite3.AUTH_REINDEX:
 		return ""
 	case sqlite3.AUTH_FUNCTION:
@@ -54,8 +54,10 @@ func authorize(a dbAction) string {
 	return fmt.Sprintf("an action with SQLite's number %d is not granted", a.code)
 }
 
-func mainOnly(schema string) string {
-	if schema == "main" || schema == "" {
+// mainOnly refuses all but the main database. ALTER TABLE looks into the list
+// of temporary tables, which is empty and can't be written.
+func mainOnly(schema, table string) string {
+	if schema == "main" || schema == "" || schema == "temp" && (table == "sqlite_temp_master" || table == "sqlite_temp_schema") {
 		return ""
 	}
 	return fmt.Sprintf("the database %q is not granted, main is", schema)
@@ -84,14 +86,15 @@ var pragmas = map[string]int{
 	"index_info": pragmaAny, "index_xinfo": pragmaAny, "foreign_key_list": pragmaAny,
 	"integrity_check": pragmaAny, "quick_check": pragmaAny, "foreign_key_check": pragmaAny,
 	"page_count": pragmaRead, "page_size": pragmaRead, "freelist_count": pragmaRead, "encoding": pragmaRead,
-	"schema_version": pragmaRead, "data_version": pragmaRead, "journal_mode": pragmaRead, "synchronous": pragmaRead,
+	"schema_version": pragmaRead, "data_version": pragmaRead, "synchronous": pragmaRead,
 	"busy_timeout": pragmaRead, "foreign_keys": pragmaRead, "compile_options": pragmaRead,
 }
 
 // functions that a guest may call: those of SQLite's core, of its date, JSON
 // and window functions, whose cost is bounded by the size of a value. Not
 // among them: load_extension, the tokenizers, and extensions whose cost is
-// more than linear in a value (decimal, regexp, spellfix).
+// more than linear in a value (decimal, regexp, spellfix). The sqlite_ ones
+// are what ALTER TABLE is made of; a guest's own SQL can't call them.
 var functions = func() map[string]bool {
 	set := make(map[string]bool)
 	for _, f := range strings.Fields(`
@@ -105,6 +108,7 @@ var functions = func() map[string]bool {
 		jsonb_group_array json_group_object jsonb_group_object json_insert jsonb_insert json_object jsonb_object json_patch
 		jsonb_patch json_pretty json_quote json_remove jsonb_remove json_replace jsonb_replace json_set jsonb_set json_type
 		json_valid
+		sqlite_rename_table sqlite_rename_column sqlite_rename_test sqlite_rename_quotefix sqlite_drop_column
 		row_number rank dense_rank percent_rank cume_dist ntile lag lead first_value last_value nth_value`) {
 		set[f] = true
 	}

@@ -7,8 +7,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/host/meter"
 )
 
 // This file and sqlite_snapshot.go are the only ones that know the binding of
@@ -28,8 +31,8 @@ import (
 //     SQLite's module traps or runs out of memory; protect makes an error of
 //     it, and the connection is never used again.
 //   - A call ends soon after its context does: the progress handler looks
-//     every 1,000 instructions of SQLite's virtual machine. One instruction is
-//     not interrupted; the limits bound how long it can take.
+//     every 1,000 instructions of SQLite's virtual machine, and behind it
+//     stands the meter (sqlite_meter.go).
 
 // Memory of one connection in bytes. The heap limit is SQLite's own, so that
 // running out of it is an error of the statement; the module's limit lies
@@ -73,6 +76,9 @@ func startSQLite(cache *Cache) (err error) {
 		cfg = cfg.WithCompilationCache(own)
 	}
 	sqlite3.RuntimeConfig = cfg
+	if err := meterSQLite(); err != nil {
+		return err
+	}
 	vfs.Register(snapshotVFS, snapshotFS{})
 	if err := sqlite3.Initialize(); err != nil {
 		return fmt.Errorf("start SQLite: %w", err)
@@ -85,8 +91,9 @@ type dbError struct {
 	// code is SQLite's extended result code; 0 if the engine itself failed.
 	code int
 	text string
-	// memory tells that the connection's heap limit was met.
-	memory bool
+	// memory tells that the connection's heap limit was met, stopped that the
+	// engine was stopped because time was up.
+	memory, stopped bool
 }
 
 func (e *dbError) Error() string { return e.text }
@@ -102,7 +109,7 @@ func (e *dbError) fatal() bool {
 }
 
 // interrupted tells whether the statement was ended by its context.
-func (e *dbError) interrupted() bool { return e.code == int(sqlite3.INTERRUPT) }
+func (e *dbError) interrupted() bool { return e.stopped || e.code == int(sqlite3.INTERRUPT) }
 
 // corrupt tells whether the file is damaged.
 func (e *dbError) corrupt() bool {
@@ -157,8 +164,13 @@ type dbOptions struct {
 type dbConn struct {
 	db   *sqlite3.Conn
 	path string
+	mod  api.Module
+	// gauge is the meter of the engine's instance.
+	gauge *meter.Gauge
 	// broken is set once the engine failed.
 	broken bool
+	// committing is set from a COMMIT on; the watchdog reads it.
+	committing atomic.Bool
 	// own is set while a statement of the host's own is prepared.
 	own     bool
 	refusal string
@@ -192,6 +204,9 @@ func (c *dbConn) open(ctx context.Context, o dbOptions) error {
 	var err error
 	if c.db, err = sqlite3.OpenFlags(name, flags); err != nil {
 		return asDBError(err)
+	}
+	if err := c.bindMeter(); err != nil {
+		return err
 	}
 	c.db.SetInterrupt(ctx)
 	c.db.HardHeapLimit(sqliteHeap)
@@ -310,30 +325,37 @@ func (c *dbConn) walPath() string {
 }
 
 // close frees the connection. A sound one that may write checkpoints its log;
-// of a broken one at least the files are closed, which gives up their locks.
+// of a broken one the instance is thrown away, which closes its files and so
+// gives up their locks.
 func (c *dbConn) close() error {
 	if c.db == nil {
 		return nil
 	}
 	db := c.db
 	c.db = nil
-	err := c.protect(func() error {
-		db.SetInterrupt(context.Background())
-		for s := range db.Stmts() {
-			defer s.Close() // reports the error of the statement's last run again
-		}
-		return nil
-	})
-	if err == nil {
+	var err error
+	if !c.broken {
+		err = c.protect(func() error {
+			db.SetInterrupt(context.Background())
+			for s := range db.Stmts() {
+				defer s.Close() // reports the error of the statement's last run again
+			}
+			return nil
+		})
+	}
+	if !c.broken {
 		err = c.protect(func() error { return asDBError(db.Close()) })
+		if err == nil {
+			return nil
+		}
 	}
-	if err == nil {
-		return nil
+	if c.mod != nil {
+		err = errors.Join(err, c.mod.Close(context.Background()))
 	}
-	for _, f := range c.files {
-		err = errors.Join(err, f.Close())
+	if err != nil {
+		return fmt.Errorf("close database %s: %w", c.path, err)
 	}
-	return fmt.Errorf("close database %s: %w", c.path, err)
+	return nil
 }
 
 // exec runs statements of the host's own.
@@ -362,13 +384,17 @@ func (c *dbConn) value(sql string) (string, error) {
 
 // begin, commit and rollback are the only ones that touch transactions.
 func (c *dbConn) begin(write bool) error {
+	c.committing.Store(false)
 	if write {
 		return c.exec("BEGIN IMMEDIATE")
 	}
 	return c.exec("BEGIN DEFERRED")
 }
 
-func (c *dbConn) commit() error { return c.exec("COMMIT") }
+func (c *dbConn) commit() error {
+	c.committing.Store(true)
+	return c.exec("COMMIT")
+}
 
 func (c *dbConn) rollback() error {
 	if c.db.GetAutocommit() {
@@ -404,8 +430,21 @@ type dbStmt struct {
 }
 
 // prepare compiles exactly one statement.
-func (c *dbConn) prepare(sql string) (*dbStmt, error) {
+func (c *dbConn) prepare(sql string) (stmt *dbStmt, err error) {
 	c.refusal = ""
+	defer func() {
+		// The binding cuts the statement's text at the place of the error,
+		// also if that is a place in SQL of SQLite's own (ALTER TABLE), and
+		// so beyond its end. The engine is not to blame.
+		if p := recover(); p != nil {
+			if _, ok := p.(runtime.Error); !ok {
+				panic(p)
+			}
+			if err = (&dbError{code: int(sqlite3.ERROR), text: "the statement does not compile"}); c.refusal != "" {
+				err = &refusedError{c.refusal}
+			}
+		}
+	}()
 	s, tail, err := c.db.PrepareFlags(sql, sqlite3.PREPARE_PERSISTENT)
 	switch {
 	case err != nil && c.refusal != "":

@@ -117,7 +117,7 @@ func (r *dbReader) do(ctx context.Context, f func(*dbConn) error) error {
 		return errors.New("the database engine failed before; open it again")
 	}
 	r.c.until(ctx)
-	err := r.c.protect(func() error { return f(r.c) })
+	err := r.c.guarded(ctx, func() error { return f(r.c) })
 	if r.live {
 		return err
 	}
