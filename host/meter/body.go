@@ -80,6 +80,14 @@ func (m *module) decode(f *function, fn int) *Error {
 	if r.fail == nil && r.pos != r.end {
 		r.errorf(r.pos, "%d bytes after the end of the body", r.end-r.pos)
 	}
+	if r.fail == nil {
+		m.cost += d.compileCost(slots)
+		if n := len(f.events); n > m.o.MaxBranches {
+			r.limit(b.start, "MaxBranches", "%d control instructions are more than %d", n, m.o.MaxBranches)
+		} else if m.cost > m.o.MaxCompileCost {
+			r.limit(b.start, "MaxCompileCost", "up to here compiling costs %d, which is more than %d", m.cost, m.o.MaxCompileCost)
+		}
+	}
 	if r.fail != nil {
 		return r.fail
 	}
@@ -114,6 +122,16 @@ func (m *module) locals(r *reader, typ funcType) (slots int64, wide bool) {
 	return slots, wide
 }
 
+// compileCost estimates what the runtime's compiler takes for a function, in
+// units of some nanoseconds. Measured with wazero v1.12.0, its time grows with
+// the square of the control instructions and with the sum of the depths at
+// which constructs open: 20,000 loops within each other, a module of 60 KB,
+// took 41 s, and 100,000 empty ifs one after the other several minutes.
+func (d *decoder) compileCost(locals int64) int64 {
+	n := int64(len(d.f.events) + len(d.f.labels)/3)
+	return n*n + 40*d.depths + 6*locals
+}
+
 type decoder struct {
 	m    *module
 	r    *reader
@@ -123,6 +141,8 @@ type decoder struct {
 	peak int
 	sets int
 	wide bool
+	// depths is the sum of the depths at which constructs open.
+	depths int64
 }
 
 func (d *decoder) effect(pop, push int) {
@@ -180,6 +200,7 @@ func (d *decoder) open(kind eventKind, start int) {
 		results = 1
 	}
 	d.event(kind, start)
+	d.depths += int64(len(d.f.ctrl))
 	d.effect(params, 0)
 	d.f.ctrl = append(d.f.ctrl, construct{kind: kind, base: d.h, params: params, results: results})
 	d.effect(0, params)

@@ -70,10 +70,18 @@ type Options struct {
 	MaxFunctionSize int
 	// MaxLocals bounds parameters and locals of a function, 50,000 by default.
 	MaxLocals int
-	// MaxTableElements bounds each table the module defines, 1,000,000 by
-	// default. A larger or missing maximum is lowered to it, a larger minimum
-	// refused.
-	MaxTableElements int
+	// MaxTableElements bounds all tables the module defines together,
+	// 1,000,000 by default, and MaxTables their number, 100. A larger sum of
+	// minimums is refused; what is left is shared out evenly, and a larger or
+	// missing maximum is lowered to a table's share.
+	MaxTableElements, MaxTables int
+	// MaxBranches bounds the control instructions of a function, 20,000 by
+	// default (the largest function of SQLite has 4,500, of Go's net/http
+	// 2,600), and MaxCompileCost what compiling the whole module may take by
+	// an estimate, 4,000,000,000 by default: some ten seconds. It keeps a
+	// small module from holding up the compiler for hours.
+	MaxBranches    int
+	MaxCompileCost int64
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -87,6 +95,8 @@ func (o Options) withDefaults() (Options, error) {
 		{"MaxFunctionSize", &o.MaxFunctionSize, 2 << 20},
 		{"MaxLocals", &o.MaxLocals, 50_000},
 		{"MaxTableElements", &o.MaxTableElements, 1_000_000},
+		{"MaxTables", &o.MaxTables, 100},
+		{"MaxBranches", &o.MaxBranches, 20_000},
 	} {
 		if *f.v == 0 {
 			*f.v = f.def
@@ -100,6 +110,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Stack == 0 {
 		o.Stack = 1 << 20
+	}
+	if o.MaxCompileCost == 0 {
+		o.MaxCompileCost = 4_000_000_000
 	}
 	if o.Fuel < 0 || o.Stack < 0 || o.Stack > MaxStack {
 		return o, fmt.Errorf("rewrite module: options Fuel %d and Stack %d must not be negative, and Stack at most %d", o.Fuel, o.Stack, MaxStack)

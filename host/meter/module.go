@@ -67,6 +67,8 @@ type module struct {
 	memories int
 	globals  int
 	own      []table
+	elements int64 // sum of the minimums of own
+	cost     int64 // of compiling the functions decoded so far
 	exports  int
 	bodies   []body
 }
@@ -276,8 +278,10 @@ func (m *module) table(r *reader, own bool) {
 	if own {
 		if t.hasMax && t.max < t.min {
 			r.errorf(t.limits, "table maximum %d is below its minimum %d", t.max, t.min)
-		} else if int64(t.min) > int64(m.o.MaxTableElements) {
-			r.limit(t.limits, "MaxTableElements", "table of %d elements is larger than %d", t.min, m.o.MaxTableElements)
+		} else if m.elements += int64(t.min); m.elements > int64(m.o.MaxTableElements) {
+			r.limit(t.limits, "MaxTableElements", "table of %d elements: all tables together have more than %d", t.min, m.o.MaxTableElements)
+		} else if len(m.own) >= m.o.MaxTables {
+			r.limit(t.limits, "MaxTables", "more than %d tables", m.o.MaxTables)
 		}
 		m.own = append(m.own, t)
 	}

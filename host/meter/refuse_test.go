@@ -21,6 +21,15 @@ func body(code ...byte) []byte {
 	}.Bytes()
 }
 
+// many is n times the same.
+func many[T any](n int, v T) []T {
+	list := make([]T, n)
+	for i := range list {
+		list[i] = v
+	}
+	return list
+}
+
 func TestRefusals(t *testing.T) {
 	empty := []byte("\x00asm\x01\x00\x00\x00")
 	void := wasmModule{Types: [][]byte{sig("", "")}, Funcs: []wasmFunc{{Name: "run"}}}
@@ -56,6 +65,13 @@ func TestRefusals(t *testing.T) {
 		{"exports our table", export("f", 1, 0), "table index 0 out of range", "", -1},
 		{"exports our global", export("f", 3, 0), "global index 0 out of range", "", -1},
 		{"large table", cat(empty, sec(4, vec(cat([]byte{0x70, 0}, leb(2_000_000))))), "table of 2000000", "MaxTableElements", -1},
+		{"large tables", cat(empty, sec(4, vec(cat([]byte{0x70, 0}, leb(600_000)), cat([]byte{0x70, 0}, leb(600_000))))), "all tables together", "MaxTableElements", -1},
+		{"many tables", cat(empty, sec(4, vec(many(101, []byte{0x70, 0, 0})...))), "more than 100 tables", "MaxTables", -1},
+		{"many branches", body(bytes.Repeat([]byte{0x02, 0x40, 0x0b}, 10_000)...), "20001 control instructions", "MaxBranches", 0},
+		{"deep nesting", body(cat(bytes.Repeat([]byte{0x02, 0x40}, 9_000), bytes.Repeat([]byte{0x0b}, 9_000),
+			bytes.Repeat(cat([]byte{0x41, 0, 0x0e}, leb(60_000), make([]byte, 60_001)), 3))...), "compiling costs", "MaxCompileCost", 0},
+		{"many functions with many locals", wasmModule{Types: void.Types, Funcs: many(14_000, wasmFunc{
+			Locals: vec(cat(leb(50_000), []byte{0x7f}))})}.Bytes(), "compiling costs", "MaxCompileCost", 13_333},
 		{"too many locals", wasmModule{Types: void.Types, Funcs: []wasmFunc{{
 			Locals: vec(cat(leb(4_000_000_000), []byte{0x7f}))}}}.Bytes(), "4000000000 parameters and locals", "MaxLocals", 0},
 		{"large body", wasmModule{Types: void.Types, Funcs: []wasmFunc{{
@@ -176,15 +192,38 @@ func TestTableIsClamped(t *testing.T) {
 			Funcs:  []wasmFunc{{Name: "run", Code: []byte{0xd0, 0x70, 0x20, 0, 0xfc, 15, 0}}},
 		}.Bytes()
 		g := start(t, wazero.NewRuntimeConfigCompiler(), wasm)
-		got, err := g.call(ample, smallStack, "run", 999_999)
+		got, err := g.call(ample, smallStack, "run", 999_000)
 		if err != nil || got[0] != 1 {
 			t.Errorf("grow to the limit: %v, %v", got, err)
 		}
-		if used := ample - g.Left(); used < 999_999 {
+		if used := ample - g.Left(); used < 999_000 {
 			t.Errorf("%d units for 999,999 elements", used)
 		}
 		if got, err = g.call(ample, smallStack, "run", 1); err != nil || int32(got[0]) != -1 {
 			t.Errorf("grow beyond the limit: %v, %v", got, err)
+		}
+	}
+}
+
+// Tables share what is allowed to all of them.
+func TestTablesShareTheLimit(t *testing.T) {
+	grow := func(table byte) wasmFunc {
+		return wasmFunc{Name: "grow" + string('0'+table), Code: []byte{0xd0, 0x70, 0x20, 0, 0xfc, 15, table}}
+	}
+	wasm := wasmModule{
+		Types:  [][]byte{sig("i", "i")},
+		Tables: [][]byte{{0x70, 0, 100}, {0x70, 1, 0, 50}},
+		Funcs:  []wasmFunc{grow(0), grow(1)},
+	}.Bytes()
+	g := start(t, wazero.NewRuntimeConfigCompiler(), wasm)
+	share := uint64(1_000_000-100) / 2
+	for _, c := range []struct {
+		name string
+		n    uint64
+		want int32
+	}{{"grow0", share + 1, -1}, {"grow0", share, 100}, {"grow1", 51, -1}, {"grow1", 50, 0}} {
+		if got, err := g.call(ample, smallStack, c.name, c.n); err != nil || int32(got[0]) != c.want {
+			t.Errorf("%s by %d: %v, %v, want %d", c.name, c.n, got, err, c.want)
 		}
 	}
 }

@@ -108,13 +108,15 @@ func (m *module) extend(a *added, e *emitter, s section, code []byte) []byte {
 // is allowed, so that table.grow fails beyond it.
 func (m *module) clampTables(out []byte, s section) []byte {
 	done := s.items
+	share := (int64(m.o.MaxTableElements) - m.elements) / int64(max(1, len(m.own)))
 	for _, t := range m.own {
-		if t.hasMax && int64(t.max) <= int64(m.o.MaxTableElements) {
+		most := int64(t.min) + share
+		if t.hasMax && int64(t.max) <= most {
 			continue
 		}
 		out = append(out, m.b[done:t.limits]...)
 		out = appendU32(append(out, 1), t.min)
-		out = appendU32(out, uint32(m.o.MaxTableElements))
+		out = appendU32(out, uint32(most))
 		done = t.end
 	}
 	return append(out, m.b[done:s.end]...)
