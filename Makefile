@@ -1,9 +1,10 @@
 GO ?= go
 export CGO_ENABLED ?= 0
 
-# The plugins are built from these; a change in any of them builds both anew.
+# What every plugin is built from; its own folder comes on top.
 plugins := $(patsubst %,plugins/bundled/%.wasm,sink-mock sink-sqlite)
-plugin-sources := $(filter-out %_test.go,$(wildcard abi/*.go abi/guest/*.go abi/manifest/*.go abi/cmd/add-manifest/*.go ledger/*.go)) go.mod Makefile
+sources-in = $(filter-out %_test.go,$(wildcard $(addsuffix /*.go,$(1))))
+plugin-sources := $(call sources-in,abi abi/guest abi/manifest abi/cmd/add-manifest ledger) go.mod Makefile
 guest := GOOS=wasip1 GOARCH=wasm $(GO)
 guest-flags := -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w"
 
@@ -15,7 +16,7 @@ plugins: $(plugins)
 
 # The module appears under its name only when it is whole.
 .SECONDEXPANSION:
-plugins/bundled/%.wasm: $(plugin-sources) $$(filter-out %_test.go,$$(wildcard plugins/$$*/*.go)) plugins/%/manifest.json
+plugins/bundled/%.wasm: $(plugin-sources) $$(call sources-in,plugins/$$*) plugins/%/manifest.json
 	$(guest) build $(guest-flags) -o $(basename $@).part ./plugins/$*
 	$(GO) run ./abi/cmd/add-manifest plugins/$*/manifest.json $(basename $@).part
 	mv $(basename $@).part $@
