@@ -222,7 +222,8 @@ type Disk struct {
 
 	// Of OpenDisk and then of the committer.
 	lock   io.Closer
-	active diskFile  // the last segment; nil if it must not be written to any more
+	last   *segment  // the last of segs; it is never doomed
+	active diskFile  // its file; nil if it must not be written to any more
 	at     int64     // where its next frame goes
 	number uint64    // of the next batch
 	mark   *slotFile // durable

@@ -67,13 +67,12 @@ func (q *Disk) take() *batch {
 // write makes the batch durable. When it returns nil the batch may be
 // acknowledged: its bytes and the name that leads to them are on disk.
 func (q *Disk) write(b *batch) error {
-	s := q.segs[len(q.segs)-1] // the committer alone adds to them
 	if q.at+int64(len(b.buf))+frameAlign > q.o.SegmentBytes {
 		if err := q.rotate(); err != nil {
 			return err
 		}
-		s = q.segs[len(q.segs)-1]
 	}
+	s := q.last
 	b.buf = sealFrame(b.buf, q.number, b.first, b.at, b.n, s.salt)
 	if _, err := q.active.WriteAt(b.buf, q.at); err != nil {
 		return fmt.Errorf("write %s: %w", q.fs.Path(s.file), err)
@@ -110,7 +109,7 @@ func (q *Disk) written(b *batch) {
 	size := int64(len(b.buf))
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.segs[len(q.segs)-1]
+	s := q.last
 	s.note(place{first: b.first, batch: q.number, off: q.at, at: b.at})
 	q.number++
 	q.at += size
@@ -225,7 +224,7 @@ func (q *Disk) checkPlace() error {
 // checkEnd reads the end of the log up to the last durable position.
 func (q *Disk) checkEnd() error {
 	q.mu.Lock()
-	s := q.segs[len(q.segs)-1]
+	s := q.last
 	r := frameReader{fs: q.fs, seg: s, next: s.places[len(s.places)-1], limit: s.end}
 	q.mu.Unlock()
 	f, h, err := openSegment(q.fs, q.id, s.file)

@@ -232,6 +232,33 @@ func TestDiskTornLastFrame(t *testing.T) {
 	}
 }
 
+// What is left of a torn frame is gone for good: the frame that takes its place
+// may be shorter, and the next opening must not find the rest behind it.
+func TestDiskTornFrameLeavesNothing(t *testing.T) {
+	w := writeLog(t, 2, 1, 1, 4)
+	end := w.ends[w.newest]
+	for sector := w.last / 512; sector <= (end-1)/512; sector++ {
+		files := w.copy()
+		files["durable"] = w.oldMark
+		clear(files[w.newest][max(sector*512, w.last):min((sector+1)*512, end)])
+		s, disk := memSite()
+		disk.setFiles(files)
+		q := mustOpen(t, s, tinyDisk())
+		if _, err := queue.SubmitWait(t.Context(), q, queue.Event{ID: "x"}, queue.Durable); err != nil {
+			t.Fatal(err)
+		}
+		s.crash(q)
+		q, err := s.open(tinyDisk())
+		if err != nil {
+			t.Fatalf("sector %d lost, a short frame written: %v", sector, err)
+		}
+		if n := q.Watermarks().Durable; int(n) != len(w.before)+1 {
+			t.Errorf("sector %d lost, a short frame written: %d events, want %d", sector, n, len(w.before)+1)
+		}
+		closeNow(t, q)
+	}
+}
+
 // A frame that is not the last one was acknowledged, whatever the mark says: one
 // that is zeros altogether is damage, not the end of the log.
 func TestDiskZeroedFrames(t *testing.T) {

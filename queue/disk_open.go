@@ -167,7 +167,7 @@ func (q *Disk) recoverLast(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	q.active = f
+	q.last, q.active = s, f
 	size := s.end
 	r := frameReader{fs: q.fs, f: f, seg: s, salt: s.salt, next: s.places[0], limit: size}
 	var last frame
@@ -284,7 +284,7 @@ func (q *Disk) addSegment() error {
 	if err != nil {
 		return err
 	}
-	q.active, q.at = f, s.end
+	q.last, q.active, q.at = s, f, s.end
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if n := len(q.segs); n > 0 && q.segs[n-1].first == s.first {

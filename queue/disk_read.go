@@ -188,8 +188,8 @@ func (dc *diskConsumer) find(want Seq) error {
 			return dc.finish()
 		}
 		if err == nil && f.last() > until {
-			err = fmt.Errorf("segment %s, offset %d: %w: it goes to position %d, want at most %d",
-				q.fs.Path(f.file), f.off, errBadFrame, f.last(), until)
+			err = fmt.Errorf("segment %s, offset %d: %w: the frame goes to position %d, want at most %d",
+				q.fs.Path(f.file), f.off, ErrDamaged, f.last(), until)
 		}
 		if err != nil {
 			return errors.Join(err, dc.closeReader())
@@ -257,7 +257,7 @@ func (dc *diskConsumer) decode(b *Batch, maxEvents, maxBytes, size int) (int, bo
 func (dc *diskConsumer) cut() (Entry, error) {
 	e, rest, ok := cutRecord(dc.rest)
 	if !ok {
-		return Entry{}, fmt.Errorf("segment %s, offset %d: %w: its records are not right", dc.q.fs.Path(dc.now.file), dc.now.off, errBadFrame)
+		return Entry{}, fmt.Errorf("segment %s, offset %d: %w: the frame's records are not right", dc.q.fs.Path(dc.now.file), dc.now.off, ErrDamaged)
 	}
 	e.Seq, e.At = dc.next, time.Unix(0, dc.now.at)
 	dc.rest, dc.next = rest, dc.next+1

@@ -190,6 +190,98 @@ func TestDiskFailedSyncIsNotRetried(t *testing.T) {
 	})
 }
 
+// If what was durable is not there any more when the queue wants to go on, it
+// does not go on.
+func TestDiskDamageFoundWhenReconciling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, disk := memSite()
+		q := mustOpen(t, s, tinyDisk())
+		mustDurable(t, q, "a", "b")
+		heal := s.now.failSync()
+		if err := mustSubmit(t, q, "c").Wait(t.Context(), queue.Durable); !errors.Is(err, queue.ErrFailed) {
+			t.Fatalf("wait: %v", err)
+		}
+		disk.mu.Lock()
+		for name, n := range disk.names {
+			if strings.HasSuffix(name, ".seg") {
+				n.data[512+50] ^= 1
+			}
+		}
+		disk.mu.Unlock()
+		heal()
+		time.Sleep(time.Hour)
+		err := q.Watermarks().Failure
+		if !errors.Is(err, queue.ErrDamaged) || !errors.Is(err, queue.ErrFailed) || !strings.Contains(err.Error(), "offset 512") {
+			t.Errorf("failure is %v", err)
+		}
+		closeNow(t, q)
+	})
+}
+
+// Segments that only an optional consumer wanted were removed, and the power cut
+// takes back any part of that: it is told what it missed, or gets what is there,
+// but finds no hole.
+func TestDiskPowerCutWhileRemoving(t *testing.T) {
+	lagged := 0
+	for seed := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) {
+			s, disk := memSite()
+			o := tinyDisk()
+			o.MaxBytes = 48 << 10
+			q := mustOpen(t, s, o)
+			c := mustConsumer(t, q, "sink")
+			lazy, err := q.Consumer(t.Context(), "lazy", queue.ConsumerOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 120 {
+				mustDurable(t, q, fmt.Sprint("e", i))
+				if b, err := c.Next(t.Context(), 1, 0); err != nil || c.Ack(t.Context(), b.Last()) != nil {
+					t.Fatal(err)
+				}
+			}
+			n := s.now.counted("remove")
+			for i := 0; s.now.counted("remove") < n+3; i++ { // at the bound: the next ones go
+				if _, err := q.SubmitBlocking(t.Context(), sized(fmt.Sprint("f", i))); err != nil {
+					t.Fatal(err)
+				}
+				if b, err := c.Next(t.Context(), 1, 0); err != nil || c.Ack(t.Context(), b.Last()) != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := lazy.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s.crash(q)
+			disk.cutPower(seed)
+			q = mustOpen(t, s, o)
+			lazy, err = q.Consumer(t.Context(), "lazy", queue.ConsumerOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for at, end := queue.Seq(0), q.Watermarks().Durable; at < end; {
+				b, err := lazy.Next(t.Context(), 0, 0)
+				var lag queue.ErrLagged
+				switch {
+				case errors.As(err, &lag) && lag.From == at+1:
+					lagged++
+					at = lag.To
+				case err != nil:
+					t.Fatalf("seed %d: behind %d: %v", seed, at, err)
+				case b.First != at+1:
+					t.Fatalf("seed %d: %d follows %d", seed, b.First, at)
+				default:
+					at = b.Last()
+				}
+			}
+			closeNow(t, q)
+		})
+	}
+	if lagged == 0 {
+		t.Error("nothing was ever removed: this proves nothing")
+	}
+}
+
 // A process saw its sync fail and died; the frame is in the page cache, and the
 // kernel thinks it is on disk. The next process, which finds it and hands it
 // out, must not believe that.

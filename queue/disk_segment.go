@@ -118,10 +118,6 @@ type frameReader struct {
 	from  int64 // of chunk in the file
 }
 
-// badFrame is wrapped in what frameReader.read returns for a frame that is not
-// right.
-var errBadFrame = fmt.Errorf("frame %w", ErrDamaged)
-
 // read returns the next frame, all of it checked.
 func (r *frameReader) read() (frame, error) {
 	b, err := r.bytes(frameHeaderSize)
@@ -131,18 +127,18 @@ func (r *frameReader) read() (frame, error) {
 	h, ok := decodeFrameHeader(b, r.salt)
 	switch {
 	case !ok:
-		return frame{}, r.bad("its header is not right")
+		return frame{}, r.bad("the frame's header is not right")
 	case h.batch != r.next.batch || h.first != r.next.first:
-		return frame{}, r.bad(fmt.Sprintf("it is batch %d at position %d, want batch %d at %d", h.batch, h.first, r.next.batch, r.next.first))
+		return frame{}, r.bad(fmt.Sprintf("the frame is batch %d at position %d, want batch %d at %d", h.batch, h.first, r.next.batch, r.next.first))
 	case h.events == 0 || h.body == 0:
-		return frame{}, r.bad("it is empty")
+		return frame{}, r.bad("the frame is empty")
 	}
 	if b, err = r.bytes(h.size()); err != nil {
 		return frame{}, err
 	}
 	body := b[frameHeaderSize:]
 	if crc32.Update(r.salt, castagnoli, body) != h.bodyCRC {
-		return frame{}, r.bad("its checksum is not right")
+		return frame{}, r.bad("the frame's checksum is not right")
 	}
 	f := frame{frameHeader: h, body: body, file: r.seg.file, off: r.next.off}
 	r.next = place{first: h.last() + 1, batch: h.batch + 1, off: r.next.off + h.size()}
@@ -154,7 +150,7 @@ func (r *frameReader) bytes(n int64) ([]byte, error) {
 	off := r.next.off
 	if off < r.from || off+n > r.from+int64(len(r.chunk)) {
 		if off+n > r.limit {
-			return nil, r.bad(fmt.Sprintf("it ends at %d, the data at %d", off+n, r.limit))
+			return nil, r.bad(fmt.Sprintf("the frame ends at %d, the data at %d", off+n, r.limit))
 		}
 		// A new chunk each time: entries refer to the old ones.
 		chunk := make([]byte, min(max(n, chunkBytes), r.limit-off))
@@ -171,5 +167,5 @@ func (r *frameReader) bytes(n int64) ([]byte, error) {
 }
 
 func (r *frameReader) bad(why string) error {
-	return fmt.Errorf("segment %s, offset %d: %w: %s", r.fs.Path(r.seg.file), r.next.off, errBadFrame, why)
+	return fmt.Errorf("segment %s, offset %d: %w: %s", r.fs.Path(r.seg.file), r.next.off, ErrDamaged, why)
 }
