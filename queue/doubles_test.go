@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/queue"
@@ -316,3 +317,6 @@ func same(t *testing.T, what string, got, want []string) {
 
 // bubble runs a test in a bubble, which ends only when every goroutine has.
 func bubble(t *testing.T, f func(t *testing.T)) { t.Helper(); synctest.Test(t, f) }
+
+// tick is done after a millisecond of the bubble.
+func tick() <-chan time.Time { return time.After(time.Millisecond) }

@@ -115,10 +115,10 @@ func NewDrainer(ctx context.Context, q Queue, o DrainerOptions) (*Drainer, error
 // Close gives the cursor's name free. Run does so itself when it ends.
 func (d *Drainer) Close() error { return d.c.Close() }
 
-// Run delivers until the queue is closed and has nothing left, and then returns
-// nil; or until ctx is done, and then returns its error. What has no final
-// outcome then stays in the queue. It may be called once. The sink is not
-// closed.
+// Run delivers until the queue is closed and hands out nothing more, and then
+// returns nil; or until ctx is done, and then returns its error. What has no final
+// outcome then stays in the queue, and the cursor's name is free. It may be called
+// once. The sink is not closed.
 func (d *Drainer) Run(ctx context.Context) (err error) {
 	d.mu.Lock()
 	if d.begun {
@@ -230,9 +230,10 @@ func (d *Drainer) skip(lag ErrLagged) {
 // park stops delivering until Resume. All that is in hand stays there, and all
 // behind it in the queue.
 func (d *Drainer) park(ctx context.Context, reason string) error {
+	reason = bounded(reason)
 	d.log.LogAttrs(ctx, slog.LevelError, "sink parked: its events are kept until it is resumed", slog.String("reason", reason))
 	d.mu.Lock()
-	d.m.Parked, d.m.LastError = bounded(reason), bounded(reason)
+	d.m.Parked, d.m.LastError = reason, reason
 	d.m.State = Parked
 	d.changed.fire()
 	for d.m.Parked != "" {
@@ -284,7 +285,7 @@ func (d *Drainer) trouble(what string, err error, attrs ...slog.Attr) {
 	text := what + ": " + err.Error()
 	d.update(func(m *SinkMetrics) { m.LastError = bounded(text) })
 	d.log.LogAttrs(context.Background(), slog.LevelError, "sink in trouble",
-		append(attrs, slog.String("what", what), slog.Any("error", err))...)
+		append(attrs, slog.String("what", what), slog.String("error", bounded(err.Error())))...)
 }
 
 // await waits until every event up to target has its final outcome. ErrParked,

@@ -1,6 +1,9 @@
 package queue
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // State is what a drainer is doing.
 type State string
@@ -50,7 +53,8 @@ type SinkMetrics struct {
 	// dead letters: the two final outcomes.
 	Appended, DLQLanded uint64
 	// Skipped are the events that an optional sink missed because it fell behind,
-	// or that were let go before it was opened.
+	// and those accepted since the queue was opened that were settled, or let go,
+	// before this drainer was made.
 	Skipped uint64
 	// Lost is the number of positions that the cursor has passed, less the
 	// outcomes counted one by one: always 0. A positive number is a loss, a
@@ -76,7 +80,7 @@ const maxErrorText = 512
 
 func bounded(s string) string {
 	if len(s) > maxErrorText {
-		return s[:maxErrorText]
+		return strings.ToValidUTF8(s[:maxErrorText], "") // a character may have been cut
 	}
 	return s
 }

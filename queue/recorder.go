@@ -91,7 +91,8 @@ func NewRecorder(ctx context.Context, o RecorderOptions) (*Recorder, error) {
 func (r *Recorder) run(ctx context.Context, d *Drainer, done chan<- struct{}) {
 	defer close(done)
 	err := d.Run(ctx)
-	if m := d.Metrics(); err != nil && m.Pending > 0 {
+	r.closing.Store(true) // it ends with its queue, if not by Close
+	if m := d.Metrics(); m.Pending > 0 {
 		r.log.LogAttrs(ctx, slog.LevelWarn, "drainer ended before its events", slog.String("sink", d.o.Name),
 			slog.Uint64("pending", m.Pending), slog.Any("error", err))
 	}

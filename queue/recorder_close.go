@@ -158,27 +158,34 @@ func (r *Recorder) close(ctx context.Context) (Report, error) {
 	var errs []error
 	var ended []*Drainer
 	for i, d := range r.drainers {
-		if within(cut, r.done[i]) {
+		if _, ok := within(cut, r.done[i]); ok {
 			ended = append(ended, d)
 		} else {
 			errs = append(errs, fmt.Errorf("close sink %q: it has not come back from Deliver and is left behind", d.o.Name))
 		}
 	}
+	// The queue and the sinks come to their ends beside each other, so that one
+	// that hangs takes no time from the others.
 	give()
-	kept, known := false, false
-	select {
-	case err := <-closed:
-		var left *RemainingError
-		if errors.As(err, &left) {
-			kept, known = left.Kept, true
-		} else if err != nil {
-			errs = append(errs, err)
-		}
-	case <-end.Done():
-		errs = append(errs, errors.New("close queue: it did not come to an end in time"))
+	ends := make([]chan error, len(ended))
+	for i, d := range ended {
+		ends[i] = make(chan error, 1)
+		go func() { ends[i] <- closeSink(end, d.o.Sink) }()
 	}
-	for _, d := range ended {
-		if err := closeSink(end, d.o.Sink); err != nil {
+	kept, known := false, false
+	if err, ok := within(end, closed); !ok {
+		errs = append(errs, errors.New("close queue: it did not come to an end in time"))
+	} else if left := new(RemainingError); errors.As(err, &left) {
+		kept, known = left.Kept, true
+	} else if err != nil {
+		errs = append(errs, err)
+	}
+	for i, d := range ended {
+		err, ok := within(end, ends[i])
+		if !ok {
+			err = errors.New("it has not come back from Close and is left behind")
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("close sink %q: %w", d.o.Name, err))
 		}
 	}
@@ -194,38 +201,28 @@ func (r *Recorder) close(ctx context.Context) (Report, error) {
 	return rep, errors.Join(errs...)
 }
 
-// closeSink closes the sink of a drainer that has ended, and waits for it until
-// ctx is done. A sink that takes longer is left behind.
+// closeSink closes a sink, whose panic is an error like any other.
 func closeSink(ctx context.Context, s Sink) (err error) {
-	done := make(chan struct{})
-	result := make(chan error, 1)
-	go func() {
-		defer close(done)
-		defer func() {
-			if p := recover(); p != nil {
-				result <- fmt.Errorf("it panicked: %v", p)
-			}
-		}()
-		result <- s.Close(ctx)
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it panicked: %v", p)
+		}
 	}()
-	if !within(ctx, done) {
-		return errors.New("it has not come back from Close and is left behind")
-	}
-	return <-result
+	return s.Close(ctx)
 }
 
-// within waits for done until ctx is done.
-func within(ctx context.Context, done <-chan struct{}) bool {
+// within waits for what comes from ch until ctx is done.
+func within[T any](ctx context.Context, ch <-chan T) (v T, ok bool) {
 	select {
-	case <-done:
-		return true
+	case v = <-ch:
+		return v, true
 	case <-ctx.Done():
 	}
 	select { // both may have been ready
-	case <-done:
-		return true
+	case v = <-ch:
+		return v, true
 	default:
-		return false
+		return v, false
 	}
 }
 
