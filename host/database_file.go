@@ -54,6 +54,7 @@ func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) erro
 	c := f.conn
 	c.until(ctx)
 	err := c.guarded(ctx, func() error { return f.attempt(c, write, do) })
+	c.until(context.Background())
 	if err == nil {
 		return nil
 	}
@@ -109,7 +110,7 @@ func (c *dbConn) unmoved() error {
 		return &movedError{text: err.Error()}
 	}
 	if name != "" {
-		return &movedError{text: name + " was replaced or removed; what is there then is opened next time"}
+		return &movedError{text: name + " was replaced, removed or emptied; the next call opens what is there then"}
 	}
 	return nil
 }

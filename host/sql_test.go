@@ -22,7 +22,6 @@ func TestSQLValuesComeBackAsTheyWere(t *testing.T) {
 			// the guest's business.
 			g.must(abi.SQLRead)
 			c := g.sink.sql.file.conn
-			c.until(t.Context())
 			if err := c.protect(func() error { return c.exec("PRAGMA encoding = '" + encoding + "'") }); err != nil {
 				t.Fatal(err)
 			}

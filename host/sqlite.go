@@ -287,7 +287,7 @@ func (c *dbConn) keepWAL() error {
 }
 
 // moved names the file of the database, or of its log, that is not what its
-// name stands for any more; "" if all are.
+// name stands for any more, or was emptied; "" if neither is so.
 func (c *dbConn) moved() (string, error) {
 	for i, f := range c.files {
 		open, ok := f.(interface{ Stat() (os.FileInfo, error) })
@@ -308,7 +308,7 @@ func (c *dbConn) moved() (string, error) {
 			return name, nil
 		case err != nil:
 			return "", fmt.Errorf("stat %s: %w", name, err)
-		case !os.SameFile(mine, there):
+		case !os.SameFile(mine, there) || i == 0 && mine.Size() == 0:
 			return name, nil
 		}
 	}
