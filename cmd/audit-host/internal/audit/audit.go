@@ -94,17 +94,16 @@ const progressRows = 512
 // never a break.
 func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 	v := seal.NewVerifier(o.Keys...)
-	breach, err := walk(ctx, l, v, o)
+	head, breach, err := walk(ctx, l, v, o)
 	if err != nil {
 		return Report{}, err
 	}
-	rows, hash := v.Head()
 	if breach == nil {
-		if breach, err = end(ctx, l, rows, o.Head); err != nil {
+		if breach, err = end(ctx, l, head.Sequence, o.Head); err != nil {
 			return Report{}, err
 		}
 	}
-	r := Report{Rows: rows, Head: Head{rows, hex.EncodeToString(hash[:])}, Signatures: v.Signatures(), NotChecked: []string{}}
+	r := Report{Rows: head.Sequence, Head: head, Signatures: v.Signatures()}
 	var asked []string
 	asked, r.NotChecked = unchecked(r.Signatures, o)
 	switch {
@@ -119,35 +118,38 @@ func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 	return r, nil
 }
 
-// walk checks row after row up to the first break.
-func walk(ctx context.Context, l Ledger, v *seal.Verifier, o Options) (*seal.Break, error) {
-	n := uint64(0)
+// walk checks row after row up to the first break and returns the last sound
+// one.
+func walk(ctx context.Context, l Ledger, v *seal.Verifier, o Options) (head Head, breach *seal.Break, err error) {
+	var hash [ledger.HashSize]byte
+	defer func() { head.RowHash = hex.EncodeToString(hash[:]) }()
 	for row, err := range l.Rows(ctx) {
 		var damaged *host.RowError
 		if errors.As(err, &damaged) {
-			return &seal.Break{Sequence: damaged.Sequence, Reason: damaged.Reason}, nil
+			return head, &seal.Break{Sequence: damaged.Sequence, Reason: damaged.Reason}, nil
 		}
 		if err != nil {
-			return nil, err
+			return head, nil, err
 		}
 		if err := v.Add(row); err != nil {
-			var breach *seal.Break
 			if errors.As(err, &breach) {
-				return breach, nil
+				return head, breach, nil
 			}
-			return nil, err
+			return head, nil, err
 		}
-		if reason := content(row); reason != "" {
-			return &seal.Break{Sequence: row.Sequence, Reason: reason}, nil
+		reason := content(row)
+		if reason == "" && o.Head != nil && row.Sequence == o.Head.Sequence && hex.EncodeToString(row.RowHash) != o.Head.RowHash {
+			reason = fmt.Sprintf("row_hash is %x, the remembered head has %s", row.RowHash, o.Head.RowHash)
 		}
-		if o.Head != nil && row.Sequence == o.Head.Sequence && hex.EncodeToString(row.RowHash) != o.Head.RowHash {
-			return &seal.Break{Sequence: row.Sequence, Reason: fmt.Sprintf("row_hash is %x, the remembered head has %s", row.RowHash, o.Head.RowHash)}, nil
+		if reason != "" {
+			return head, &seal.Break{Sequence: row.Sequence, Reason: reason}, nil
 		}
-		if n++; o.Progress != nil && n%progressRows == 0 {
-			o.Progress(n)
+		head.Sequence, hash = v.Head()
+		if o.Progress != nil && head.Sequence%progressRows == 0 {
+			o.Progress(head.Sequence)
 		}
 	}
-	return nil, ctx.Err()
+	return head, nil, ctx.Err()
 }
 
 // content says what is wrong with the payload; "" if nothing is.

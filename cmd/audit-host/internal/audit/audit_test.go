@@ -1,0 +1,235 @@
+package audit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/audit-host/audit-host/event"
+	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/seal"
+)
+
+// fake is a ledger in memory.
+type fake struct {
+	rows []ledger.Row
+	high uint64
+	err  error // after the rows
+}
+
+func (f *fake) Rows(context.Context) iter.Seq2[*ledger.Row, error] {
+	return func(yield func(*ledger.Row, error) bool) {
+		for i := range f.rows {
+			row := f.rows[i]
+			if !yield(&row, nil) {
+				return
+			}
+		}
+		if f.err != nil {
+			yield(nil, f.err)
+		}
+	}
+}
+
+func (f *fake) HighWater(context.Context) (uint64, error) { return f.high, nil }
+
+// chain makes rows that are signed by key, or unsigned without one. edit may
+// change what the host says of an event before it is sealed.
+func chain(t *testing.T, n int, key ed25519.PrivateKey, edit func(i int, r *ledger.Row)) *fake {
+	t.Helper()
+	f := &fake{high: uint64(n)}
+	sealer, prev := seal.NewSealer(key), make([]byte, ledger.HashSize)
+	for i := range n {
+		e, _, err := event.FromRefusal("agent:alice", event.Bash{Command: fmt.Sprint("rm ", i)}, event.Decision{Kind: event.KindRefuse, RuleID: "R1", Reason: "no"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := ledger.Row{ID: e.ID, AgentID: e.AgentID, EventType: e.EventType, Timestamp: e.Timestamp, Payload: e.Payload}
+		if edit != nil {
+			edit(i, &r)
+		}
+		e.ID, e.AgentID, e.EventType, e.Timestamp, e.Payload = r.ID, r.AgentID, r.EventType, r.Timestamp, r.Payload
+		sealer.Seal(&e)
+		r.PayloadHash, r.Signature, r.AttestLevel, r.KeyID = e.PayloadHash[:], e.Signature, e.AttestLevel, e.KeyID
+		r.Sequence, r.PrevHash = uint64(i+1), prev
+		hash := sha256.Sum256(ledger.AppendRowPreimage(nil, prev, r.Sequence, e.Digest[:], r.Signature, []byte(r.AttestLevel), []byte(r.KeyID)))
+		r.RowHash, prev = hash[:], hash[:]
+		f.rows = append(f.rows, r)
+	}
+	return f
+}
+
+func verify(t *testing.T, l Ledger, o Options) Report {
+	t.Helper()
+	r, err := Verify(t.Context(), l, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestWhatCouldNotBeChecked(t *testing.T) {
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, unsigned, empty := chain(t, 3, key, nil), chain(t, 3, nil, nil), &fake{}
+	headOf := func(f *fake) *Head { return &Head{3, hex.EncodeToString(f.rows[2].RowHash)} }
+	const noHead = "no remembered head was given"
+	for _, c := range []struct {
+		name     string
+		l        *fake
+		o        Options
+		verified bool
+		reason   string
+		missing  []string // parts of NotChecked, in order
+	}{
+		{"signed, key and head", signed, Options{Keys: []ed25519.PublicKey{public}, Head: headOf(signed)}, true, "", nil},
+		{"signed, key", signed, Options{Keys: []ed25519.PublicKey{public}}, true, "", []string{noHead}},
+		{"signed, two keys", signed, Options{Keys: []ed25519.PublicKey{stranger, public}}, true, "", []string{noHead}},
+		{"signed, no key", signed, Options{Head: headOf(signed)}, false, "the signatures of 3 rows: no public key was given", []string{"the signatures of 3 rows"}},
+		{"signed, another key", signed, Options{Keys: []ed25519.PublicKey{stranger}}, false, "none of those given", []string{"none of those given", noHead}},
+		{"unsigned, no key", unsigned, Options{}, true, "", []string{"who wrote 3 rows: they are unsigned", noHead}},
+		{"unsigned, key", unsigned, Options{Keys: []ed25519.PublicKey{public}}, false, "although a public key was given", []string{"although a public key was given", noHead}},
+		{"empty", empty, Options{}, true, "", []string{noHead}},
+		{"empty, key", empty, Options{Keys: []ed25519.PublicKey{public}}, true, "", []string{noHead}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := verify(t, c.l, c.o)
+			if r.Verified != c.verified || r.BrokenAt != nil || !strings.Contains(r.Reason, c.reason) || (r.Reason == "") != c.verified {
+				t.Errorf("%+v", r)
+			}
+			if r.Rows != uint64(len(c.l.rows)) || r.Head.Sequence != r.Rows {
+				t.Errorf("%d rows, head %+v", r.Rows, r.Head)
+			}
+			if len(r.NotChecked) != len(c.missing) {
+				t.Fatalf("not checked: %q, want %q", r.NotChecked, c.missing)
+			}
+			for i, want := range c.missing {
+				if !strings.Contains(r.NotChecked[i], want) {
+					t.Errorf("not checked %q, want %q", r.NotChecked[i], want)
+				}
+			}
+		})
+	}
+}
+
+// The chain of these is right, whoever made them had the key: the contents are
+// not those of an event.
+func TestContents(t *testing.T) {
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		edit func(r *ledger.Row)
+		want string
+	}{
+		"agent":       {func(r *ledger.Row) { r.AgentID = "agent:bob" }, "agent_id"},
+		"time":        {func(r *ledger.Row) { r.Timestamp = "2026-01-01T00:00:00+00:00" }, "timestamp"},
+		"type":        {func(r *ledger.Row) { r.EventType = event.TypeAllow }, "event_type"},
+		"id":          {func(r *ledger.Row) { r.ID = "a\nb" }, "id"},
+		"not JSON":    {func(r *ledger.Row) { r.Payload = []byte("hello") }, "where a value must begin"},
+		"no event":    {func(r *ledger.Row) { r.Payload = []byte(`{"x":1}`) }, "unknown member"},
+		"white space": {func(r *ledger.Row) { r.Payload = append([]byte(" "), r.Payload...) }, "canonical form"},
+		"an allowed action as a refusal": {func(r *ledger.Row) {
+			r.Payload = []byte(strings.Replace(string(r.Payload), `{"decision":"refuse","reason":"no","rule_id":"R1"}`, `{"decision":"allow"}`, 1))
+		}, "event_type"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := chain(t, 4, key, func(i int, r *ledger.Row) {
+				if i == 2 {
+					c.edit(r)
+				}
+			})
+			r := verify(t, l, Options{Keys: []ed25519.PublicKey{public}})
+			if r.BrokenAt == nil || *r.BrokenAt != 3 || !strings.Contains(r.Reason, c.want) || r.Verified || r.Rows != 2 || r.Head.RowHash != hex.EncodeToString(l.rows[1].RowHash) {
+				t.Errorf("%+v, want row 3 with %q", r, c.want)
+			}
+		})
+	}
+	// Types of a client's own, and other decisions, are fine.
+	l := chain(t, 1, key, func(_ int, r *ledger.Row) { r.EventType = "acme.refusal" })
+	if r := verify(t, l, Options{Keys: []ed25519.PublicKey{public}}); !r.Verified {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestTheEnd(t *testing.T) {
+	whole := chain(t, 3, nil, nil)
+	last := hex.EncodeToString(whole.rows[2].RowHash)
+	for name, c := range map[string]struct {
+		l    *fake
+		head *Head
+		at   uint64
+		want string
+	}{
+		"counter beyond":        {&fake{rows: whole.rows, high: 5}, nil, 4, "missing at the end, with all up to 5"},
+		"counter behind":        {&fake{rows: whole.rows, high: 2}, nil, 4, "set back"},
+		"counter gone":          {&fake{rows: whole.rows}, nil, 4, "set back"},
+		"head beyond":           {whole, &Head{7, last}, 4, "remembered head 7"},
+		"head of another chain": {whole, &Head{2, last}, 2, "the remembered head has " + last},
+		"all rows gone":         {&fake{high: 3}, nil, 1, "missing at the end"},
+		"damaged":               {&fake{rows: whole.rows[:2], high: 3, err: fmt.Errorf("x: %w", &host.RowError{Sequence: 3, Reason: "a damaged page"})}, nil, 3, "a damaged page"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := verify(t, c.l, Options{Head: c.head})
+			if r.BrokenAt == nil || *r.BrokenAt != c.at || !strings.Contains(r.Reason, c.want) || r.Verified {
+				t.Errorf("%+v, want row %d with %q", r, c.at, c.want)
+			}
+			if !slices.ContainsFunc(r.NotChecked, func(s string) bool { return s == fmt.Sprintf("the rows from %d on", c.at) }) {
+				t.Errorf("not checked: %q", r.NotChecked)
+			}
+		})
+	}
+	// A head in the middle is enough to know the rows up to it.
+	if r := verify(t, whole, Options{Head: &Head{2, hex.EncodeToString(whole.rows[1].RowHash)}}); !r.Verified {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestFailuresAreNoBreaks(t *testing.T) {
+	mine := errors.New("the disk is gone")
+	l := chain(t, 3, nil, nil)
+	l.err = mine
+	if _, err := Verify(t.Context(), l, Options{}); !errors.Is(err, mine) {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Verify(ctx, chain(t, 3, nil, nil), Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	var told []uint64
+	verify(t, chain(t, 2*progressRows+1, nil, nil), Options{Progress: func(n uint64) { told = append(told, n) }})
+	if !slices.Equal(told, []uint64{progressRows, 2 * progressRows}) {
+		t.Errorf("told %v", told)
+	}
+}
+
+func TestParseHead(t *testing.T) {
+	hash := strings.Repeat("0a", 32)
+	if h, err := ParseHead("12:" + strings.ToUpper(hash)); err != nil || h != (Head{12, hash}) {
+		t.Errorf("%+v, %v", h, err)
+	}
+	for _, bad := range []string{"", "12", "12:", ":" + hash, "0:" + hash, "-1:" + hash, "1:" + hash[2:], "1:" + hash + "00", "1:" + strings.Repeat("zz", 32), "18446744073709551615:" + hash} {
+		if h, err := ParseHead(bad); err == nil {
+			t.Errorf("%q is taken for %+v", bad, h)
+		}
+	}
+}
