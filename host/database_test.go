@@ -56,14 +56,11 @@ func TestDatabaseIsOpenedNotCreated(t *testing.T) {
 
 func TestDatabaseThatIsNone(t *testing.T) {
 	dir := t.TempDir()
-	garbage, folder, fifo := filepath.Join(dir, "garbage.db"), filepath.Join(dir, "folder.db"), filepath.Join(dir, "fifo.db")
+	garbage, folder := filepath.Join(dir, "garbage.db"), filepath.Join(dir, "folder.db")
 	if err := os.WriteFile(garbage, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(folder, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]struct {

@@ -1,0 +1,528 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/ledger"
+)
+
+// testLedger makes a ledger of n rows in a folder of its own.
+func testLedger(t testing.TB, n int) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	if err := CreateLedger(path); err != nil {
+		t.Fatal(err)
+	}
+	appendRows(t, path, 1, n)
+	return path
+}
+
+// ledgerRow is the row with a sequence; every third is unsigned.
+func ledgerRow(i int) ledger.Row {
+	h := func(s string) []byte { b := sha256.Sum256(fmt.Append(nil, s, i)); return b[:] }
+	r := ledger.Row{ID: fmt.Sprintf("id-%04d", i), AgentID: "agent:ä", EventType: "governance.refusal", Timestamp: "2026-01-01T00:00:00+00:00",
+		AttestLevel: abi.AttestDaemonSigned, KeyID: "key", PayloadHash: h("payload"), Signature: append(h("a"), h("b")...),
+		PrevHash: h("prev"), RowHash: h("row"), Payload: fmt.Appendf(nil, `{"n":%d}`, i), Sequence: uint64(i)}
+	if i%3 == 0 {
+		r.Signature, r.KeyID, r.AttestLevel = nil, "", abi.AttestUnsigned
+	}
+	return r
+}
+
+func rowCells(r ledger.Row) []any {
+	cells := []any{r.ID, r.AgentID, r.EventType, r.PayloadHash, r.Signature, r.AttestLevel, r.Timestamp, r.PrevHash, int64(r.Sequence), string(r.Payload), r.KeyID, r.RowHash}
+	if r.Signature == nil {
+		cells[columnSignature], cells[columnKeyID] = nil, nil
+	}
+	return cells
+}
+
+// appendRows writes rows through the sql import.
+func appendRows(t testing.TB, path string, from, to int) {
+	t.Helper()
+	g := newSQLGuest(t, SQLGrant{Database: path})
+	g.appendRows(from, to)
+	if err := g.sink.sql.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g *sqlGuest) appendRows(from, to int) {
+	g.t.Helper()
+	var rows [][]any
+	for i := from; i <= to; i++ {
+		rows = append(rows, rowCells(ledgerRow(i)))
+	}
+	g.must(abi.SQLWrite, testStep{abi.SQLMany, "INSERT INTO signed_events (" + ledger.Columns + ") VALUES", rows},
+		exec("INSERT INTO queue_positions VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET position = excluded.position", make([]byte, 16), int64(to)))
+}
+
+// readAll checks that the ledger has exactly the rows 1 to n.
+func readAll(t testing.TB, l *Ledger, n int) {
+	t.Helper()
+	ctx, i := context.Background(), 0
+	for row, err := range l.Rows(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		i++
+		if want := ledgerRow(i); !reflect.DeepEqual(*row, want) {
+			t.Fatalf("row %d: got %+v, want %+v", i, *row, want)
+		}
+	}
+	seq, hash, err := l.Head(ctx)
+	var want [32]byte
+	if n > 0 {
+		copy(want[:], ledgerRow(n).RowHash)
+	}
+	if i != n || err != nil || seq != uint64(n) || hash != want {
+		t.Errorf("%d rows, head %d %x, %v; wanted %d rows", i, seq, hash, err, n)
+	}
+	count, err1 := l.Count(ctx)
+	high, err2 := l.HighWater(ctx)
+	if count != uint64(n) || high != uint64(n) || err1 != nil || err2 != nil {
+		t.Errorf("count %d %v, high water %d %v, wanted %d", count, err1, high, err2, n)
+	}
+}
+
+func openLedger(t testing.TB, path string) *Ledger {
+	t.Helper()
+	l, err := OpenLedger(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// contents returns every file of a folder.
+func contents(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[e.Name()] = string(b)
+	}
+	return files
+}
+
+func TestLedgerCreateRefusesAnExistingFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	if err := os.WriteFile(path, []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := CreateLedger(path); !errors.Is(err, os.ErrExist) {
+		t.Errorf("%v", err)
+	}
+	if b, err := os.ReadFile(path); string(b) != "mine" || err != nil {
+		t.Errorf("the file was changed: %q, %v", b, err)
+	}
+	if err := CreateLedger(filepath.Join(path, "no folder")); err == nil {
+		t.Error("a ledger inside a file")
+	}
+	other := filepath.Join(filepath.Dir(path), "new.db")
+	if err := CreateLedger(other); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(other); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if files := contents(t, filepath.Dir(path)); len(files) != 2 {
+		t.Errorf("%d files", len(files))
+	}
+	readAll(t, openLedger(t, other), 0)
+}
+
+func TestLedgerReads(t *testing.T) {
+	ctx := context.Background()
+	path := testLedger(t, 40)
+	before := contents(t, filepath.Dir(path))
+	l := openLedger(t, path)
+	readAll(t, l, 40)
+	tail, err := l.Tail(ctx, 3)
+	if want := []ledger.Row{ledgerRow(38), ledgerRow(39), ledgerRow(40)}; err != nil || !reflect.DeepEqual(tail, want) {
+		t.Errorf("tail: %+v, %v", tail, err)
+	}
+	for _, n := range []int{0, -1} {
+		if tail, err := l.Tail(ctx, n); len(tail) != 0 || err != nil {
+			t.Errorf("tail of %d: %v, %v", n, tail, err)
+		}
+	}
+	if tail, err := l.Tail(ctx, math.MaxInt); len(tail) != 40 || err != nil {
+		t.Errorf("tail of all: %d, %v", len(tail), err)
+	}
+	row, err := l.Lookup(ctx, "id-0007")
+	if want := ledgerRow(7); err != nil || !reflect.DeepEqual(*row, want) {
+		t.Errorf("%+v, %v", row, err)
+	}
+	if _, err := l.Lookup(ctx, "id-0041"); !errors.Is(err, ErrNoRow) {
+		t.Errorf("%v", err)
+	}
+	if p, err := l.Positions(ctx); err != nil || !reflect.DeepEqual(p, map[[16]byte]uint64{{}: 40}) {
+		t.Errorf("%v, %v", p, err)
+	}
+	if p, err := l.Integrity(ctx); p != nil || err != nil {
+		t.Errorf("%v, %v", p, err)
+	}
+	for row := range l.Rows(ctx) {
+		if row.Sequence == 5 {
+			break
+		}
+	}
+	readAll(t, l, 40)
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	for row, err := range l.Rows(cancelled) {
+		if row != nil || err == nil || errors.As(err, new(*RowError)) {
+			t.Errorf("a cancelled read: %v, %v", row, err)
+		}
+	}
+	if after := contents(t, filepath.Dir(path)); !reflect.DeepEqual(after, before) {
+		t.Error("reading changed a file or left one")
+	}
+}
+
+// TestLedgerReadsWhatLiesInTheLog: a copy with rows that were committed but
+// not written back, as a crash leaves it; also in a folder that permits no
+// writing.
+func TestLedgerReadsWhatLiesInTheLog(t *testing.T) {
+	path := testLedger(t, 10)
+	g := newSQLGuest(t, SQLGrant{Database: path})
+	g.appendRows(11, 25)
+	for _, files := range [][]string{{"", "-wal"}, {"", "-wal", "-shm"}} {
+		for _, mode := range []os.FileMode{0o700, 0o500} {
+			dir := t.TempDir()
+			for _, f := range files {
+				b, err := os.ReadFile(path + f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, "copy.db"+f), b, 0o400); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := contents(t, dir)
+			if err := os.Chmod(dir, mode); err != nil {
+				t.Fatal(err)
+			}
+			l := openLedger(t, filepath.Join(dir, "copy.db"))
+			if l.r.live {
+				t.Errorf("%q: a copy has a writer", files)
+			}
+			readAll(t, l, 25)
+			if err := os.Chmod(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if after := contents(t, dir); !reflect.DeepEqual(after, before) {
+				t.Errorf("%q: reading changed a file or left one", files)
+			}
+		}
+	}
+}
+
+// TestLedgerWithAnUnreadableLogIsNotOpened: rows that were committed must not
+// be left out silently.
+func TestLedgerWithAnUnreadableLogIsNotOpened(t *testing.T) {
+	path := testLedger(t, 3)
+	if err := os.Mkdir(path+"-wal", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := OpenLedger(path); err == nil {
+		t.Errorf("opened: %v", l.Close())
+	}
+}
+
+// TestLedgerBesideAWriter: one state for all that is read, however much is
+// written meanwhile.
+func TestLedgerBesideAWriter(t *testing.T) {
+	path := testLedger(t, 10)
+	g := newSQLGuest(t, SQLGrant{Database: path})
+	g.appendRows(11, 20)
+	l := openLedger(t, path)
+	if !l.r.live {
+		t.Fatal("the writer was not seen")
+	}
+	readAll(t, l, 20)
+	for i := 21; i < 200; i++ {
+		g.appendRows(i, i)
+	}
+	readAll(t, l, 20)
+	readAll(t, openLedger(t, path), 199)
+}
+
+// TestLedgerNoticesANewWriter: opened without one, the files are read as they
+// lie there; when they change under the reader it says so.
+func TestLedgerNoticesANewWriter(t *testing.T) {
+	path := testLedger(t, 10)
+	l := openLedger(t, path)
+	readAll(t, l, 10)
+	appendRows(t, path, 11, 12)
+	var last error
+	for _, err := range l.Rows(context.Background()) {
+		last = err
+	}
+	if last == nil || !strings.Contains(last.Error(), "read it again") || errors.As(last, new(*RowError)) {
+		t.Errorf("%v", last)
+	}
+	readAll(t, openLedger(t, path), 12)
+}
+
+func TestLedgerThatIsNone(t *testing.T) {
+	dir := t.TempDir()
+	files := map[string]func(path string) error{
+		"empty":   createEmpty,
+		"garbage": func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("x"), 9000), 0o600) },
+		"another": func(p string) error {
+			d, err := OpenDeadLetters(p)
+			if err != nil {
+				return err
+			}
+			return d.Close()
+		},
+		"newer":     altered("PRAGMA user_version = 2"),
+		"column":    altered("ALTER TABLE signed_events ADD COLUMN extra TEXT"),
+		"renamed":   altered("ALTER TABLE signed_events RENAME COLUMN payload TO p"),
+		"not there": func(string) error { return nil },
+		"folder":    func(p string) error { return os.Mkdir(p, 0o700) },
+		"lax":       altered("DROP TABLE signed_events", strings.Replace(ledger.Schema[0], ") STRICT", ")", 1)),
+	}
+	for name, make := range files {
+		path := filepath.Join(dir, name)
+		if err := make(path); err != nil {
+			t.Fatal(name, err)
+		}
+		l, err := OpenLedger(path)
+		if err == nil {
+			t.Errorf("%s: opened", name)
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		format := name != "garbage" && name != "not there" && name != "folder"
+		if errors.As(err, new(*FormatError)) != format {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// altered makes a ledger and changes it without any limits.
+func altered(sql ...string) func(string) error {
+	return func(path string) error {
+		if err := CreateLedger(path); err != nil {
+			return err
+		}
+		return alter(path, sql...)
+	}
+}
+
+func alter(path string, sql ...string) error {
+	c, err := openDB(context.Background(), path, dbOptions{})
+	if err != nil {
+		return err
+	}
+	for _, s := range sql {
+		if err = c.protect(func() error { return c.exec(s) }); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, c.close())
+}
+
+// TestLedgerNamesRowsThatAreNone: values that a STRICT table cannot hold,
+// written past SQLite, and columns that contradict each other.
+func TestLedgerNamesRowsThatAreNone(t *testing.T) {
+	// A table that is not STRICT takes any value; the schema is then edited
+	// to claim that it is.
+	lax := strings.Replace(ledger.Schema[0], ") STRICT", ")", 1)
+	for i, name := range strings.Split(ledger.Columns, ", ") {
+		if name == "sequence" {
+			continue
+		}
+		for _, value := range []string{"17", "1.5", "'text'", "x'00'", "NULL"} {
+			wrong := value == "17" || value == "1.5" || value == "NULL" ||
+				value == "'text'" && rowTypes[i] != abi.SQLText || value == "x'00'" && rowTypes[i] != abi.SQLBlob
+			if !wrong || value == "NULL" && i != columnSignature && i != columnKeyID {
+				continue // NOT NULL holds without STRICT
+			}
+			if (value == "17" || value == "1.5") && rowTypes[i] == abi.SQLText {
+				continue // TEXT affinity makes a text of it
+			}
+			path := testLedger(t, 0)
+			var insert []string
+			for n := 1; n <= 3; n++ {
+				insert = append(insert, laxInsert(ledgerRow(n+3), uint64(n)))
+			}
+			err := alter(path, append(append([]string{"DROP TABLE signed_events", lax}, insert...),
+				fmt.Sprintf("UPDATE signed_events SET %s = %s WHERE sequence = 2", name, value))...)
+			if err == nil {
+				err = claimStrict(path)
+			}
+			if err != nil {
+				t.Fatal(name, value, err)
+			}
+			l := openLedger(t, path)
+			var rows int
+			var last error
+			for _, err := range l.Rows(context.Background()) {
+				if err != nil {
+					last = err
+				} else {
+					rows++
+				}
+			}
+			var e *RowError
+			if !errors.As(last, &e) || e.Sequence != 2 || rows != 1 || !strings.Contains(e.Reason, name) {
+				t.Errorf("%s = %s: %d rows, then %v", name, value, rows, last)
+			}
+			if _, err := l.Tail(context.Background(), 3); !errors.As(err, &e) {
+				t.Errorf("%s = %s: tail: %v", name, value, err)
+			}
+		}
+	}
+}
+
+func laxInsert(r ledger.Row, seq uint64) string {
+	text := func(s string) string { return "'" + s + "'" }
+	blob := func(b []byte) string {
+		if b == nil {
+			return "NULL"
+		}
+		return fmt.Sprintf("x'%x'", b)
+	}
+	if r.Signature == nil {
+		r.Signature, r.KeyID = []byte{1}, "k"
+	}
+	return fmt.Sprintf("INSERT INTO signed_events (%s) VALUES (%s)", ledger.Columns, strings.Join([]string{
+		text(r.ID), text(r.AgentID), text(r.EventType), blob(r.PayloadHash), blob(r.Signature), text(r.AttestLevel), text(r.Timestamp),
+		blob(r.PrevHash), fmt.Sprint(seq), text(string(r.Payload)), text(r.KeyID), blob(r.RowHash)}, ", "))
+}
+
+// claimStrict edits the schema's text in the file.
+func claimStrict(path string) error {
+	c, err := openDB(context.Background(), path, dbOptions{})
+	if err != nil {
+		return err
+	}
+	if _, err = c.db.Config(sqlite3.DBCONFIG_DEFENSIVE, false); err == nil {
+		err = c.protect(func() error {
+			return c.exec("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = sql || ' STRICT' WHERE name = 'signed_events'")
+		})
+	}
+	return errors.Join(err, c.close())
+}
+
+// TestLedgerDamagedPages flips bytes of every page but the first: whatever it hits, reading ends with all rows, or with an error, and
+// never with a panic.
+func TestLedgerDamagedPages(t *testing.T) {
+	path := testLedger(t, 300)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = 4096
+	damaged, noticed := 0, 0
+	for at := page; at < len(whole); at += page {
+		b := bytes.Clone(whole)
+		for i := range 64 {
+			b[at+i] ^= 0xa5
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		damaged++
+		l, err := OpenLedger(path)
+		if err != nil {
+			noticed++
+			continue
+		}
+		for row, err := range l.Rows(context.Background()) {
+			var e *RowError
+			if err != nil && (!errors.As(err, &e) || row != nil) {
+				t.Errorf("page %d: %v", at/page, err)
+			}
+			if err != nil {
+				noticed++
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if noticed < damaged/2 {
+		t.Errorf("%d pages were damaged, %d of it noticed", damaged, noticed)
+	}
+}
+
+// TestLedgerReadsInConstantMemory reads many rows and looks at what is alive
+// in between.
+func TestLedgerReadsInConstantMemory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	if err := CreateLedger(path); err != nil {
+		t.Fatal(err)
+	}
+	for from := 1; from <= 20_000; from += 2000 {
+		appendRows(t, path, from, from+1999)
+	}
+	l := openLedger(t, path)
+	live := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, most := live(), uint64(0)
+	for row, err := range l.Rows(context.Background()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row.Sequence%2500 == 0 {
+			most = max(most, live())
+		}
+	}
+	if most > before+1<<20 {
+		t.Errorf("%d bytes alive before, %d while 20,000 rows were read", before, most)
+	}
+}
+
+// TestLedgerRefusesToWrite keeps the reader from growing a way to write.
+func TestLedgerRefusesToWrite(t *testing.T) {
+	path := testLedger(t, 1)
+	for _, live := range []bool{false, true} {
+		if live {
+			g := newSQLGuest(t, SQLGrant{Database: path})
+			g.must(abi.SQLRead)
+		}
+		l := openLedger(t, path)
+		err := l.r.do(context.Background(), func(c *dbConn) error { return c.exec("DELETE FROM signed_events") })
+		if err == nil || !strings.Contains(err.Error(), "readonly") {
+			t.Errorf("live %t: %v", live, err)
+		}
+		readAll(t, l, 1)
+	}
+}

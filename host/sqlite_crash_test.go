@@ -1,0 +1,91 @@
+package host
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/audit-host/audit-host/abi"
+)
+
+// crashChild names the ledger that a child process of TestKilledWriter
+// appends to.
+const crashChild = "AUDIT_HOST_TEST_CRASH_LEDGER"
+
+// TestKilledWriter kills a process with SIGKILL while it commits: what it had
+// been told is committed is there, in order, and nothing else is half there.
+func TestKilledWriter(t *testing.T) {
+	if path := os.Getenv(crashChild); path != "" {
+		appendForEver(t, path)
+		return
+	}
+	path := testLedger(t, 0)
+	last := 0
+	for round := range 5 {
+		cmd := osexec.Command(os.Args[0], "-test.run=^TestKilledWriter$", "-test.timeout=60s")
+		cmd.Env = append(os.Environ(), crashChild+"="+path)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for n := 0; n < 10+7*round && lines.Scan(); {
+			if s, ok := strings.CutPrefix(lines.Text(), "committed "); ok {
+				if last, err = strconv.Atoi(s); err != nil {
+					t.Fatal(err)
+				}
+				n++
+			}
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		for lines.Scan() { // what it said before it died
+			if s, ok := strings.CutPrefix(lines.Text(), "committed "); ok {
+				if n, err := strconv.Atoi(s); err == nil {
+					last = n
+				}
+			}
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Fatal("the child ended by itself")
+		}
+		// First as an auditor would look at it, then with the log recovered.
+		for range 2 {
+			l := openLedger(t, path)
+			head, _, err := l.Head(context.Background())
+			if err != nil || head < uint64(last) || head > uint64(last)+3 {
+				t.Fatalf("round %d: head %d, %v; %d was committed", round, head, err, last)
+			}
+			readAll(t, l, int(head))
+			checkSound(t, path)
+			last = int(head)
+		}
+	}
+	if last < 50 {
+		t.Errorf("%d rows in all", last)
+	}
+	if files, err := filepath.Glob(path + "*"); err != nil || len(files) != 1 {
+		t.Errorf("files left: %q, %v", files, err)
+	}
+}
+
+// appendForEver appends batches of three and says what is committed.
+func appendForEver(t *testing.T, path string) {
+	g := newSQLGuest(t, SQLGrant{Database: path})
+	next := int(g.must(abi.SQLRead, query("SELECT coalesce(max(sequence), 0) + 1 FROM signed_events"))[0][1].(int64))
+	for {
+		g.appendRows(next, next+2)
+		fmt.Printf("committed %d\n", next+2)
+		next += 3
+	}
+}
