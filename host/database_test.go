@@ -69,7 +69,6 @@ func TestDatabaseThatIsNone(t *testing.T) {
 	}{
 		garbage:                        {abi.SQLStatus(sqlite3.NOTADB), "not a database"},
 		folder:                         {abi.SQLStatus(sqlite3.CANTOPEN), "not a regular file"},
-		fifo:                           {abi.SQLStatus(sqlite3.CANTOPEN), "not a regular file"},
 		filepath.Join(garbage, "x.db"): {abi.SQLStatus(sqlite3.CANTOPEN), "not a directory"},
 	} {
 		g := newSQLGuest(t, SQLGrant{Database: path, Create: true})
