@@ -132,7 +132,7 @@ func Open(ctx context.Context, wasm []byte, o Options) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: load plugin (sha256 %s): %w", o.Name, m.digest, err)
 	}
-	s := &Sink{o: o, manifest: m.manifest, digest: m.digest, pages: uint32(min((o.Memory+wasmPage-1)/wasmPage, maxPages))}
+	s := &Sink{o: o, manifest: m.manifest, digest: m.digest, pages: pagesOf(o.Memory)}
 	if err := s.load(ctx, &m); err != nil {
 		return nil, errors.Join(fmt.Errorf("sink %s: load plugin %s %s: %w", o.Name, m.manifest.Name, m.manifest.Version, err), s.Close(ctx))
 	}
@@ -158,6 +158,14 @@ func Open(ctx context.Context, wasm []byte, o Options) (*Sink, error) {
 
 // maxPages is a page less than 4 GiB, whose size has 33 bits.
 const maxPages = 1<<16 - 1
+
+// pagesOf is a limit in bytes as one in pages of 64 KiB.
+func pagesOf(bytes int64) uint32 {
+	if bytes <= 0 {
+		bytes = DefaultMemory
+	}
+	return uint32(min((bytes-1)/wasmPage+1, maxPages))
+}
 
 // load makes the runtime, the compiled module and the host modules.
 func (s *Sink) load(ctx context.Context, m *module) error {

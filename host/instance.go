@@ -246,9 +246,9 @@ func (s *Sink) fault(ctx context.Context, err error) abi.Result {
 		r.Outcome, r.Detail = abi.Exit, fmt.Sprintf("the guest called proc_exit(%d)", exit.ExitCode())
 	case goPanic(r.Stderr) != "":
 		r.Detail = firstLines(goPanic(r.Stderr), 2)
-	case i.mod != nil && i.mod.Memory().Size() > (s.pages-1)*wasmPage:
+	case i.mod != nil && uint64(i.mod.Memory().Size()) >= uint64(s.pages)*wasmPage/2:
 		// Guests of other languages trap when memory.grow fails.
-		r.Detail += fmt.Sprintf("\nits memory is at the limit of %d bytes, see memory_limit of this sink", int64(s.pages)*wasmPage)
+		r.Detail += fmt.Sprintf("\nits memory has %d of at most %d bytes, see memory_limit of this sink", i.mod.Memory().Size(), int64(s.pages)*wasmPage)
 	}
 	s.discard()
 	return r

@@ -13,7 +13,7 @@ import (
 // exported as "memory", and every named function is exported.
 type Module struct {
 	Types   [][]byte
-	Imports [][]byte
+	Imports [][]byte // names of less than 128 bytes
 	Funcs   []Func
 	Tables  [][]byte // reference type and limits
 	Memory  []byte   // limits
@@ -93,11 +93,18 @@ func (m Module) Bytes() []byte {
 	if len(m.Imports) > 0 {
 		out = append(out, Section(2, Vec(m.Imports...))...)
 	}
+	imported := 0 // functions
+	for _, i := range m.Imports {
+		// Two names of less than 128 bytes, then the kind.
+		if i = i[1+i[0]:]; i[1+i[0]] == 0 {
+			imported++
+		}
+	}
 	var decl, exports, bodies [][]byte
 	for i, f := range m.Funcs {
 		decl = append(decl, U(uint64(f.Type)))
 		if f.Name != "" {
-			exports = append(exports, Cat(Str(f.Name), []byte{0}, U(uint64(len(m.Imports)+i))))
+			exports = append(exports, Cat(Str(f.Name), []byte{0}, U(uint64(imported+i))))
 		}
 		locals := f.Locals
 		if locals == nil {
