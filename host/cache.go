@@ -210,6 +210,8 @@ func (s *codeStore) attach() (wazero.CompilationCache, error) {
 // key holds the module and the processor's features.
 var engineID = strings.Join([]string{wazeroVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH}, " ")
 
+// wazeroVersion names the version of wazero in this binary. A test binary does
+// not know it, and then is itself the version.
 func wazeroVersion() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, d := range info.Deps {
@@ -221,7 +223,15 @@ func wazeroVersion() string {
 			}
 		}
 	}
-	return "unknown"
+	exe, err := os.Executable()
+	if err != nil {
+		return "unknown"
+	}
+	info, err := os.Stat(exe)
+	if err != nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("in a binary of %d bytes, %s", info.Size(), info.ModTime().UTC().Format(time.RFC3339Nano))
 }
 
 // name is the file of an entry: those of other engines are simply not found,

@@ -176,8 +176,7 @@ func (s *Sink) load(ctx context.Context, m *module) error {
 		return err
 	}
 	if !compiles && !s.o.Interpreter {
-		s.o.Log.Warn("plugin runs in the interpreter, ten to a hundred times slower: this system allows no executable memory (systemd: MemoryDenyWriteExecute=no) or has no compiler for its processor",
-			"sink", s.o.Name)
+		warnInterpreter(s.o.Log, s.o.Name)
 	}
 	if s.o.Cache != nil && s.o.Cache.unkept != nil {
 		s.o.Log.Warn("compiled code is not kept, every start compiles again", "sink", s.o.Name, "error", s.o.Cache.unkept)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"reflect"
 
 	"github.com/tetratelabs/wazero"
@@ -87,6 +88,11 @@ func engineOf(r wazero.Runtime) string {
 		}
 	}
 	return v.Type().String()
+}
+
+// warnInterpreter tells the operator why a plugin is slow.
+func warnInterpreter(log *slog.Logger, sink string) {
+	log.Warn("plugin runs in the interpreter, ten to a hundred times slower: this system allows no executable memory (systemd: MemoryDenyWriteExecute=no) or has no compiler for its processor", "sink", sink)
 }
 
 // compileModule compiles on this goroutine alone: a panic in one of wazero's
