@@ -20,6 +20,34 @@ import (
 type installed struct {
 	*queue.Recorder
 	letters *host.DeadLetters
+	begun   chan struct{}
+}
+
+// announced is a sink that says when a delivery begins, so that a test need
+// not look again and again. What went before it is counted by then.
+type announced struct {
+	queue.Sink
+	begun chan struct{}
+}
+
+func (a announced) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
+	select {
+	case a.begun <- struct{}{}:
+	default: // nobody waits for so many
+	}
+	return a.Sink.Deliver(ctx, b)
+}
+
+// deliveries waits until n more deliveries have begun.
+func (i installed) deliveries(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		select {
+		case <-i.begun:
+		case <-t.Context().Done():
+			t.Fatal("no delivery")
+		}
+	}
 }
 
 func install(t *testing.T, o host.Options) installed {
@@ -28,11 +56,10 @@ func install(t *testing.T, o host.Options) installed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Opened by hand: the recorder closes the sink.
-	s := openSink(t, o)
+	s, begun := openSink(t, o), make(chan struct{}, 1000)
 	r, err := queue.NewRecorder(t.Context(), queue.RecorderOptions{
 		Queue:       queue.NewMemory(queue.MemoryOptions{}),
-		Sinks:       []queue.SinkOptions{{Name: "ledger", Sink: s, Plugin: s.Digest(), Required: true, MaxRestarts: 3}},
+		Sinks:       []queue.SinkOptions{{Name: "ledger", Sink: announced{s, begun}, Plugin: s.Digest(), Required: true, MaxRestarts: 3}},
 		Sealer:      seal.NewSealer(testKey),
 		DeadLetters: letters,
 		Check:       func(abi.Event) error { return nil },
@@ -52,7 +79,7 @@ func install(t *testing.T, o host.Options) installed {
 			t.Error(err)
 		}
 	})
-	return installed{r, letters}
+	return installed{r, letters, begun}
 }
 
 func (i installed) submit(t *testing.T, list ...abi.Event) {
@@ -102,19 +129,10 @@ func TestT21_T24_InstalledRecorderAppends(t *testing.T) {
 func TestT23_BadPathFailsAndKeeps(t *testing.T) {
 	i := install(t, options(filepath.Join(t.TempDir(), "no", "folder", "ledger.db")))
 	i.submit(t, event(0, "a"))
-	for {
-		m := i.Metrics().Sinks[0]
-		if m.AppendFailures >= 1 {
-			if m.Appended != 0 || m.DLQLanded != 0 || m.Pending != 1 || !strings.Contains(m.LastError, "audit-host init") {
-				t.Errorf("%+v", m)
-			}
-			break
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal("no attempt was made")
-		case <-time.After(time.Millisecond):
-		}
+	i.deliveries(t, 2)
+	m := i.Metrics().Sinks[0]
+	if m.AppendFailures < 1 || m.Appended != 0 || m.DLQLanded != 0 || m.Pending != 1 || !strings.Contains(m.LastError, "audit-host init") {
+		t.Errorf("%+v", m)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
@@ -169,14 +187,8 @@ func TestLockForAWhile(t *testing.T) {
 	for n := range 500 {
 		i.submit(t, event(0, fmt.Sprintf("id-%d", n)))
 	}
-	for i.Metrics().Sinks[0].Busies < 3 {
-		select {
-		case <-t.Context().Done():
-			t.Fatal("not busy three times")
-		case <-time.After(time.Millisecond):
-		}
-	}
-	if m := i.Metrics().Sinks[0]; m.Appended != 1 || m.Pending != 500 {
+	i.deliveries(t, 5) // that of the first, and four of which three have ended
+	if m := i.Metrics().Sinks[0]; m.Appended != 1 || m.Pending != 500 || m.Busies < 3 {
 		t.Errorf("%+v", m)
 	}
 	must(t, db, "COMMIT")
