@@ -22,6 +22,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/metrics"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
+	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -122,7 +123,8 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 	}
 	var server *ingest.Server
 	registry := metrics.New(func() metrics.Snapshot {
-		return metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed}
+		return metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed,
+			Dead: countDead(p.Letters)}
 	}, o.Build)
 	server, err = ingest.New(ingest.Options{
 		Intake: p.Recorder, ParseNative: pipeline.ParseNative(cfg), ParseOPA: parseOPA, Record: pipeline.Recorded(cfg),
@@ -146,4 +148,20 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 		DrainTimeout: max(cfg.DrainTimeout, time.Millisecond),
 	})
 	return server, err
+}
+
+// countDead looks into the dead letters for a scrape, which does not wait long
+// for them.
+func countDead(letters *host.DeadLetters) metrics.Dead {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	n, err := letters.Count(ctx, "")
+	if err != nil || n == 0 {
+		return metrics.Dead{Err: err}
+	}
+	first, err := letters.List(ctx, host.LetterFilter{Limit: 1})
+	if err != nil || len(first) == 0 {
+		return metrics.Dead{Letters: n, Err: err}
+	}
+	return metrics.Dead{Letters: n, Oldest: first[0].FailedAt}
 }

@@ -33,6 +33,15 @@ type Snapshot struct {
 	Queue    queue.Watermarks
 	Ingest   ingest.Stats
 	Unsigned bool // events are recorded without a signature
+	Dead     Dead
+}
+
+// Dead is what lies in the dead letters. An Err leaves both numbers out of the
+// scrape: what can't be counted is not 0.
+type Dead struct {
+	Letters uint64
+	Oldest  time.Time // when the first of them failed; zero if there is none
+	Err     error
 }
 
 // Build says what the binary is made of.
@@ -67,6 +76,7 @@ type collector struct {
 	submitted, sendFailures, unsigned                    *prometheus.Desc
 	queueEvents, queueEventsLimit, queueBytes, queueSize *prometheus.Desc
 	queueRefused, queueFailed, ingest                    *prometheus.Desc
+	deadLetters, deadAge                                 *prometheus.Desc
 	sinks                                                []sinkMetric
 }
 
@@ -93,6 +103,8 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 		queueSize:        desc("queue_limit_bytes", "How many bytes the queue keeps; 0 is no limit."),
 		queueRefused:     desc("queue_refused_total", "Events refused because the queue was full."),
 		queueFailed:      desc("queue_failed", "1 if the queue cannot write any more."),
+		deadLetters:      desc("dead_letters", "Dead letters that are kept."),
+		deadAge:          desc("oldest_dead_letter_age_seconds", "How long ago the oldest dead letter failed; 0 if there is none."),
 		ingest:           desc("ingest_events_total", "Events of requests by what became of them.", "outcome"),
 	}
 	c.build = prometheus.MustNewConstMetric(desc("build_info", "What this binary is made of; always 1.",
@@ -117,14 +129,19 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 		func(m *queue.SinkMetrics, _ time.Time) float64 { return float64(m.Pending) })
 	sink("oldest_age_seconds", "Age of the oldest pending event; 0 if there is none.", prometheus.GaugeValue,
 		func(m *queue.SinkMetrics, now time.Time) float64 {
-			if m.Oldest.IsZero() {
-				return 0
-			}
-			return max(0, now.Sub(m.Oldest).Seconds())
+			return age(m.Oldest, now)
 		})
 	sink("parked", "1 if the sink was given up until the next start.", prometheus.GaugeValue,
 		func(m *queue.SinkMetrics, _ time.Time) float64 { return number(m.Parked != "") })
 	return c
+}
+
+// age is in seconds; 0 for the zero time and for one that is still to come.
+func age(at, now time.Time) float64 {
+	if at.IsZero() {
+		return 0
+	}
+	return max(0, now.Sub(at).Seconds())
 }
 
 func number(is bool) float64 {
@@ -137,7 +154,7 @@ func number(is bool) float64 {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.build.Desc(), c.submitted, c.sendFailures, c.unsigned, c.queueEvents, c.queueEventsLimit,
-		c.queueBytes, c.queueSize, c.queueRefused, c.queueFailed, c.ingest} {
+		c.queueBytes, c.queueSize, c.queueRefused, c.queueFailed, c.ingest, c.deadLetters, c.deadAge} {
 		out <- d
 	}
 	for _, s := range c.sinks {
@@ -162,6 +179,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	send(c.queueSize, gauge, float64(s.Queue.LimitBytes))
 	send(c.queueRefused, counter, float64(s.Queue.Refused.Count))
 	send(c.queueFailed, gauge, number(s.Queue.Failure != nil))
+	if s.Dead.Err != nil {
+		out <- prometheus.NewInvalidMetric(c.deadLetters, s.Dead.Err)
+	} else {
+		send(c.deadLetters, gauge, float64(s.Dead.Letters))
+		send(c.deadAge, gauge, age(s.Dead.Oldest, now))
+	}
 	for _, o := range []struct {
 		outcome string
 		n       uint64

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"maps"
@@ -29,6 +30,7 @@ func snapshot() Snapshot {
 		Queue:    queue.Watermarks{Events: 9, LimitEvents: 1000, Bytes: 900, LimitBytes: 1 << 20, Refused: queue.Refusals{Count: 8}, Failure: errors.New("no space")},
 		Ingest:   ingest.Stats{Accepted: 1, Rejected: 2, Skipped: 3, Retry: 4, DeadLettered: 5},
 		Unsigned: true,
+		Dead:     Dead{Letters: 6, Oldest: now.Add(-time.Minute)},
 	}
 }
 
@@ -47,6 +49,9 @@ audit_host_appended_total{sink="mock"} 0
 # HELP audit_host_build_info What this binary is made of; always 1.
 # TYPE audit_host_build_info gauge
 audit_host_build_info{commit="abc",goversion="go1.26",sqlite="3.51.3",version="v1",wazero="v1.12.0"} 1
+# HELP audit_host_dead_letters Dead letters that are kept.
+# TYPE audit_host_dead_letters gauge
+audit_host_dead_letters 6
 # HELP audit_host_dlq_landed_total Events that became dead letters.
 # TYPE audit_host_dlq_landed_total counter
 audit_host_dlq_landed_total{sink="ledger"} 5
@@ -70,6 +75,9 @@ audit_host_lost{sink="mock"} 0
 # TYPE audit_host_oldest_age_seconds gauge
 audit_host_oldest_age_seconds{sink="ledger"} 1.5
 audit_host_oldest_age_seconds{sink="mock"} 0
+# HELP audit_host_oldest_dead_letter_age_seconds How long ago the oldest dead letter failed; 0 if there is none.
+# TYPE audit_host_oldest_dead_letter_age_seconds gauge
+audit_host_oldest_dead_letter_age_seconds 60
 # HELP audit_host_parked 1 if the sink was given up until the next start.
 # TYPE audit_host_parked gauge
 audit_host_parked{sink="ledger"} 0
@@ -199,5 +207,24 @@ func TestHandler(t *testing.T) {
 	}
 	if prometheus.DefaultRegisterer.Unregister(newCollector(snapshot, Build{})) {
 		t.Error("the collector was in the default registry")
+	}
+}
+
+// Dead letters that can't be counted are not 0: the rest is answered without
+// them, and the log says why (row 29 of the checklist).
+func TestDeadLettersThatCannotBeCounted(t *testing.T) {
+	var logged bytes.Buffer
+	w := httptest.NewRecorder()
+	r := New(func() Snapshot {
+		s := snapshot()
+		s.Dead = Dead{Err: errors.New("disk I/O error")}
+		return s
+	}, Build{})
+	Handler(r, slog.New(slog.NewTextHandler(&logged, nil))).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if got := w.Body.String(); w.Code != 200 || strings.Contains(got, "audit_host_dead_letters") || !strings.Contains(got, "audit_host_submitted_total 100") {
+		t.Errorf("status %d: %s", w.Code, got)
+	}
+	if !strings.Contains(logged.String(), "disk I/O error") {
+		t.Errorf("logged: %s", &logged)
 	}
 }
