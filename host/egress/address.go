@@ -1,11 +1,8 @@
 package egress
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"net/netip"
-	"syscall"
 )
 
 // addressError is an address that the policy does not allow.
@@ -17,28 +14,6 @@ type addressError struct {
 
 func (e *addressError) Error() string {
 	return fmt.Sprintf("%s is at %s, which is %s", e.host, e.addr, e.why)
-}
-
-// dialChecked connects to host:port. The check runs between the choice of an
-// address and the connection to it, for each address that is tried: what a
-// name resolved to at any other time does not matter.
-func (c *Client) dialChecked(ctx context.Context, network, hostport string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return nil, err
-	}
-	d := net.Dialer{
-		Timeout:  c.p.Timeout,
-		Resolver: c.p.Resolver,
-		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
-			to, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return &addressError{host: host, why: "not an address that can be checked"}
-			}
-			return c.checkAddress(host, to.Addr())
-		},
-	}
-	return d.DialContext(ctx, "tcp", hostport)
 }
 
 // checkAddress decides whether a connection to addr, which host resolved to or

@@ -123,6 +123,7 @@ type Client struct {
 	vault  *vault
 	slots  chan struct{}
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	tls    *tls.Config
 	direct *http.Transport
 
 	mu      sync.Mutex
@@ -165,17 +166,18 @@ func New(p Policy) (*Client, error) {
 	p.Secrets, p.Hosts = nil, nil
 	c.p = p
 	c.dial = c.dialChecked
+	c.tls = &tls.Config{RootCAs: p.RootCAs, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	c.direct = &http.Transport{
-		Proxy: nil, // and none from the environment
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return c.dial(ctx, network, address)
-		},
-		TLSClientConfig:        &tls.Config{RootCAs: p.RootCAs, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    p.Timeout,
-		DisableCompression:     true,
+		Proxy:              nil, // and none from the environment
+		DialContext:        c.connect,
+		DialTLSContext:     c.connectTLS,
+		DisableCompression: true,
+		// A connection serves one request. While one is idle net/http writes
+		// whatever comes on it to the standard logger, and that may be a
+		// secret; and a request whose kept connection has just ended might be
+		// sent twice.
+		DisableKeepAlives:      true,
 		MaxResponseHeaderBytes: p.MaxHeader,
-		MaxIdleConns:           p.Concurrency,
-		IdleConnTimeout:        30 * time.Second,
 		Protocols:              new(http.Protocols),
 	}
 	c.direct.Protocols.SetHTTP1(true)
@@ -194,14 +196,13 @@ func (c *Client) Counters() Counters {
 	return Counters{c.requests.Load(), c.refused.Load(), c.sent.Load(), c.received.Load()}
 }
 
-// Close waits for running requests, which end within their timeout, and closes
-// idle connections.
+// Close waits for running requests, which end within their timeout. No
+// connection outlives its request.
 func (c *Client) Close() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
 	c.running.Wait()
-	c.direct.CloseIdleConnections()
 }
 
 // Do makes a request and follows redirects. Its errors are *[Refused] (policy),
