@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
@@ -121,5 +122,98 @@ func TestGoGuest(t *testing.T) {
 				t.Errorf("next batch: %v %q", r.Outcome, r.Detail)
 			}
 		})
+	}
+}
+
+// A Go guest finishes its garbage collections only because the SDK yields at
+// the end of every export: without that it would reach its cap here.
+func TestGoGuestMemoryStaysFlat(t *testing.T) {
+	s := openGuest(t, goGuest(t), Options{Cache: sharedCache(t)})
+	b := batchOf(16, "garbage "+strings.Repeat("x", 400))
+	deliver := func(n int) uint32 {
+		t.Helper()
+		for i := range n {
+			if r := s.Deliver(context.Background(), b); r.Outcome != abi.OK {
+				t.Fatalf("batch %d: %v %q", i, r.Outcome, r.Detail)
+			}
+		}
+		return s.inst.mod.Memory().Size()
+	}
+	// 128 KB of garbage a batch: 1.3 GB in all.
+	warm, end := deliver(500), deliver(9_500)
+	t.Logf("%d bytes after 500 batches, %d after 10,000", warm, end)
+	if end > warm+1<<20 || end > 24<<20 {
+		t.Errorf("memory grew from %d to %d bytes", warm, end)
+	}
+}
+
+func TestGoGuestVerdicts(t *testing.T) {
+	s := openGuest(t, goGuest(t), Options{Cache: sharedCache(t)})
+	for range 2 {
+		r := s.Deliver(context.Background(), batchOf(10, "verdicts"))
+		if r.Outcome != abi.Partial || len(r.Verdicts) != 10 {
+			t.Fatalf("%v %q, %d verdicts", r.Outcome, r.Detail, len(r.Verdicts))
+		}
+		for i, v := range r.Verdicts {
+			want := abi.Verdict{}
+			if i%3 == 0 {
+				want = abi.Verdict{Code: abi.Reject, Reason: "every third"}
+			}
+			if v != want {
+				t.Errorf("event %d: %v", i, v)
+			}
+		}
+	}
+}
+
+func TestGoGuestOpens(t *testing.T) {
+	_, err := Open(context.Background(), goGuest(t), Options{Cache: sharedCache(t), Config: []byte(`"refuse"`)})
+	var config *ConfigError
+	if !errors.As(err, &config) || config.Detail != "this configuration says refuse" {
+		t.Errorf("%v", err)
+	}
+	s := openGuest(t, goGuest(t), Options{Cache: sharedCache(t), Config: []byte(`"trap"`)})
+	if r := s.Deliver(context.Background(), batchOf(1, "x")); r.Outcome != abi.Busy || !strings.Contains(r.Detail, "no instance: TRAP in audit_open: panic: audit_open panics") ||
+		!strings.Contains(r.Stderr, "goroutine") {
+		t.Errorf("%v %q %q", r.Outcome, r.Detail, r.Stderr)
+	}
+}
+
+// With the grants the clock is the real one and randomness differs.
+func TestGoGuestGrants(t *testing.T) {
+	look := func(o Options) string {
+		o.Cache = sharedCache(t)
+		r := openGuest(t, goGuest(t), o).Deliver(context.Background(), batchOf(1, "look"))
+		if r.Outcome != abi.Retry {
+			t.Fatalf("%v %q", r.Outcome, r.Detail)
+		}
+		return r.Detail
+	}
+	if a, b := look(Options{}), look(Options{}); a != b || !strings.Contains(a, "year 1970") {
+		t.Errorf("without grants: %q and %q", a, b)
+	}
+	a, b := look(Options{Now: true, Random: true}), look(Options{Now: true, Random: true})
+	if a == b || strings.Contains(a, "year 1970") {
+		t.Errorf("with grants: %q and %q", a, b)
+	}
+}
+
+// A trap and a fresh, ready instance of a Go guest: milliseconds.
+func TestGoGuestIsBackQuickly(t *testing.T) {
+	s := openGuest(t, goGuest(t), Options{Cache: sharedCache(t)})
+	best := time.Hour
+	for range 10 {
+		begin := time.Now()
+		if r := s.Deliver(context.Background(), batchOf(1, "panic")); r.Outcome != abi.Trap {
+			t.Fatalf("%v %q", r.Outcome, r.Detail)
+		}
+		if r := s.Deliver(context.Background(), batchOf(1, "x")); r.Outcome != abi.OK {
+			t.Fatalf("%v %q", r.Outcome, r.Detail)
+		}
+		best = min(best, time.Since(begin))
+	}
+	t.Logf("trap, fresh instance, batch delivered: %v at best", best)
+	if best > 100*time.Millisecond {
+		t.Errorf("%v", best)
 	}
 }

@@ -38,10 +38,11 @@ type Inspection struct {
 	Exports      []Symbol `json:"exports"`
 	// Start tells of a start section, which is refused.
 	Start bool `json:"start_section"`
-	// MemoryMin and MemoryMax are of its linear memory in bytes; MemoryMax
-	// is 0 where the module sets none.
+	// MemoryMin and MemoryMax are of its linear memory in bytes: what it
+	// begins with, and what it may grow to under the limit it was inspected
+	// with.
 	MemoryMin uint64 `json:"memory_min"`
-	MemoryMax uint64 `json:"memory_max,omitempty"`
+	MemoryMax uint64 `json:"memory_max"`
 	// Functions and Charges are what the meter rewrote and wrote, MaxFrame
 	// the largest frame it expects on the native stack in bytes.
 	Functions int   `json:"functions"`
@@ -168,9 +169,8 @@ func (in *Inspection) symbols(m *module, c wazero.CompiledModule) {
 
 func (in *Inspection) memory(mem api.MemoryDefinition) {
 	in.MemoryMin = uint64(mem.Min()) * wasmPage
-	if n, set := mem.Max(); set {
-		in.MemoryMax = uint64(n) * wasmPage
-	}
+	most, _ := mem.Max()
+	in.MemoryMax = uint64(most) * wasmPage
 }
 
 // knownCapabilities lists the grants that this host has.
