@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -40,8 +41,14 @@ func (q *Disk) run() {
 }
 
 // take waits for a batch, nil if there will be none any more.
+//
+// Those whom the last batch woke, or who come together with the one that woke
+// this, get the processor first: they make one batch, and share one sync, where
+// else two groups would wait for each other in turn. With 8 producers that
+// doubled the acknowledgements per second.
 func (q *Disk) take() *batch {
 	for {
+		runtime.Gosched()
 		q.mu.Lock()
 		if len(q.pending) > 0 {
 			b := q.pending[0]
@@ -193,15 +200,15 @@ func (q *Disk) reconcile() error {
 
 // checkPlace checks that the directory and the segments are still there.
 func (q *Disk) checkPlace() error {
-	f, err := q.fs.Open("meta", false)
-	if err != nil {
-		return fmt.Errorf("the queue's directory was removed or replaced: %w", err)
+	id, err := loadMeta(q.fs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the queue's directory was removed or replaced: put it back, or stop: %w", err)
 	}
-	b := make([]byte, metaSize)
-	n, err := f.ReadAt(b, 0)
-	err = errors.Join(err, f.Close())
-	if id, bad := decodeMeta(b[:n]); bad != nil || id != q.id {
-		return errors.Join(fmt.Errorf("%s is not the queue's any more: %w", q.fs.Path("meta"), ErrDamaged), err)
+	if err == nil && id != q.id {
+		err = fmt.Errorf("the queue's directory was replaced by another queue: put it back, or stop: %w", ErrDamaged)
+	}
+	if err != nil {
+		return err
 	}
 	names, err := q.fs.List()
 	if err != nil {

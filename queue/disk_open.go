@@ -88,19 +88,43 @@ func (q *Disk) recover(ctx context.Context) error {
 	return q.settleOpening()
 }
 
+// DiskID is Caps.ID of the queue in a directory that is not open: with it a
+// ledger is asked for DiskOptions.AtLeast. An error that wraps fs.ErrNotExist:
+// no queue is there.
+func DiskID(dir string) ([16]byte, error) {
+	id, err := loadMeta(osFS{dir})
+	if err != nil {
+		return id, fmt.Errorf("read the queue's id: %w", err)
+	}
+	return id, nil
+}
+
+// loadMeta reads a queue's UUID.
+func loadMeta(d diskFS) ([16]byte, error) {
+	f, err := d.Open("meta", false)
+	if err != nil {
+		return [16]byte{}, err
+	}
+	b := make([]byte, metaSize)
+	n, err := f.ReadAt(b, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return [16]byte{}, err
+	}
+	id, err := decodeMeta(b[:n])
+	if err != nil {
+		return id, fmt.Errorf("%s: %w", d.Path("meta"), err)
+	}
+	return id, nil
+}
+
 // readMeta reads the queue's UUID, or makes a queue.
 func (q *Disk) readMeta(names []string) error {
-	f, err := q.fs.Open("meta", false)
-	if err == nil {
-		b := make([]byte, metaSize)
-		n, err := f.ReadAt(b, 0)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return errors.Join(err, f.Close())
-		}
-		if q.id, err = decodeMeta(b[:n]); err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", q.fs.Path("meta"), err), f.Close())
-		}
-		return f.Close()
+	var err error
+	if q.id, err = loadMeta(q.fs); err == nil {
+		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -119,7 +143,7 @@ func (q *Disk) readMeta(names []string) error {
 		return err
 	}
 	// Last: a directory without it holds nothing worth keeping.
-	f, err = makeFile(q.fs, "meta", func(f diskFile) error {
+	f, err := makeFile(q.fs, "meta", func(f diskFile) error {
 		_, err := f.WriteAt(encodeMeta(q.id), 0)
 		return err
 	})

@@ -128,14 +128,18 @@ func (dc *diskConsumer) collect(maxEvents, maxBytes int) (Batch, error) {
 			if want > q.durable || want < q.head {
 				break
 			}
-			if err := dc.find(want); err != nil {
-				if len(b.Events) == 0 {
-					return Batch{}, err
-				}
-				break // what there is first; the error comes again
-			}
+			err := dc.find(want)
 			if dc.closed || q.closed {
 				return Batch{}, ErrClosed
+			}
+			if err != nil && len(b.Events) > 0 {
+				break // what there is first; the error comes again
+			}
+			if err != nil {
+				if lost := q.skipLost(c); lost != nil {
+					err = lost // the segment was removed under the reader
+				}
+				return Batch{}, err
 			}
 		}
 		if b.Events == nil {

@@ -300,14 +300,10 @@ func casePowerLoss(e *env) {
 		for i := range 1 + rng.IntN(6) {
 			if rng.IntN(4) == 0 && acked < len(log) {
 				to := acked + 1 + rng.IntN(len(log)-acked)
-				e.take(c, max(0, to-acked-len(got)))
-				if len(got) >= to-acked || to <= len(log) {
-					if err := c.Ack(e.t.Context(), min(seqOf(to), seqOf(acked+len(got)))); err != nil {
-						e.t.Fatalf("round %d: ack: %v", round, err)
-					}
-					done := min(to, acked+len(got)) - acked
-					acked, got = acked+done, got[done:]
-				}
+				got = append(got, e.take(c, max(0, to-acked-len(got)))...)
+				e.expect(got, log[acked:][:len(got)])
+				e.ack(c, seqOf(to))
+				acked, got = to, got[to-acked:]
 				continue
 			}
 			batch := ids(fmt.Sprintf("r%d-%d-", round, i), 1, 1+rng.IntN(12))
