@@ -70,7 +70,8 @@ func (e *RowError) Error() string { return fmt.Sprintf("row %d: %s", e.Sequence,
 // Ledger reads a ledger file and never writes: neither the file nor, where
 // nobody else has it open, one beside it. It is used by one goroutine at a
 // time. Every method sees one state of the ledger, and all see the same one:
-// that of the moment it was opened.
+// that of the moment it was opened. As long as it is open, a writer's log
+// can't be emptied and grows.
 type Ledger struct {
 	path string
 	r    *dbReader
@@ -79,7 +80,8 @@ type Ledger struct {
 // OpenLedger opens a ledger for reading, beside a process that writes it or
 // without one, in a folder that permits writing or not. Rows that were
 // committed and lie in the log beside the file are read; if the log can't be
-// read, the ledger is not opened. An error that wraps *[FormatError] says that
+// read at all, the ledger is not opened, and what of it is damaged
+// [Ledger.NotRead] tells. An error that wraps *[FormatError] says that
 // the file is no ledger.
 func OpenLedger(path string) (*Ledger, error) {
 	ctx := context.Background()
@@ -349,6 +351,10 @@ func (l *Ledger) Integrity(ctx context.Context) (problems []string, err error) {
 	}
 	return problems, nil
 }
+
+// NotRead says what of the log beside the file could not be read, and so may
+// hide rows that were committed; "" if nothing. A verifier has not checked it.
+func (l *Ledger) NotRead() string { return l.r.unread }
 
 // Close frees the reader.
 func (l *Ledger) Close() error { return l.r.close() }

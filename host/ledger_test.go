@@ -257,6 +257,67 @@ func TestLedgerWithAnUnreadableLogIsNotOpened(t *testing.T) {
 	}
 }
 
+// TestLedgerTellsWhatIsDamagedInTheLog flips one byte of every frame of a log
+// in turn. SQLite stops reading there and says nothing; the reader does.
+func TestLedgerTellsWhatIsDamagedInTheLog(t *testing.T) {
+	path := testLedger(t, 10)
+	g := newSQLGuest(t, SQLGrant{Database: path})
+	for i := 11; i <= 16; i++ {
+		g.appendRows(i, i)
+	}
+	main, err1 := os.ReadFile(path)
+	log, err2 := os.ReadFile(path + "-wal")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	const frame = walFrameHeader + 4096
+	if n := (len(log) - walHeader) / frame; n < 12 {
+		t.Fatalf("%d frames", n)
+	}
+	read := func(log []byte) (rows uint64, unread string) {
+		dir := t.TempDir()
+		copied := filepath.Join(dir, "copy.db")
+		if err := errors.Join(os.WriteFile(copied, main, 0o600), os.WriteFile(copied+"-wal", log, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		l, err := OpenLedger(copied)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err = l.Count(context.Background())
+		if err := errors.Join(err, l.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return rows, l.NotRead()
+	}
+	if rows, unread := read(log); rows != 16 || unread != "" {
+		t.Errorf("whole: %d rows, %q", rows, unread)
+	}
+	for at := walHeader + walFrameHeader + 7; at < len(log); at += frame {
+		b := bytes.Clone(log)
+		b[at] ^= 1
+		if rows, unread := read(b); rows > 15 || !strings.Contains(unread, "not read") {
+			t.Errorf("byte %d flipped: %d rows, %q", at, rows, unread)
+		}
+	}
+	for at := range 24 {
+		b := bytes.Clone(log)
+		b[at] ^= 1
+		if _, unread := read(b); !strings.Contains(unread, "header") {
+			t.Errorf("byte %d of the header flipped: %q", at, unread)
+		}
+	}
+	// A transaction that was cut short before its commit hides nothing.
+	for cut := 1; cut < frame; cut += 1000 {
+		if rows, unread := read(log[:len(log)-cut]); rows != 15 || unread != "" {
+			t.Errorf("%d bytes short: %d rows, %q", cut, rows, unread)
+		}
+	}
+	if rows, unread := read(log[:20]); rows != 10 || !strings.Contains(unread, "header") {
+		t.Errorf("20 bytes: %d rows, %q", rows, unread)
+	}
+}
+
 // TestLedgerBesideAWriter: one state for all that is read, however much is
 // written meanwhile.
 func TestLedgerBesideAWriter(t *testing.T) {

@@ -107,6 +107,30 @@ func TestSQLManyTakesLargeRows(t *testing.T) {
 	}
 }
 
+// TestSQLManyAllocatesNothingPerRow counts the allocations of a whole call.
+func TestSQLManyAllocatesNothingPerRow(t *testing.T) {
+	g := emptyDB(t, SQLGrant{})
+	g.must(abi.SQLWrite, exec("CREATE TABLE v(a INTEGER, b TEXT, c BLOB, d REAL, e)"))
+	allocations := func(n int) float64 {
+		rows := make([][]any, n)
+		for i := range rows {
+			rows[i] = []any{int64(i), "a text of more than thirty-two bytes", make([]byte, 300), 1.5, nil}
+		}
+		l := layout{base: 1024}
+		at := l.script([]testStep{{abi.SQLMany, "INSERT INTO v VALUES", rows}})
+		g.mod.Memory().Write(l.base, l.b)
+		return testing.AllocsPerRun(20, func() {
+			if status, answer := g.call(context.Background(), abi.SQLWrite, at, 1, 512, 500); status != abi.SQLDone {
+				t.Fatalf("%#x %s", uint32(status), answer)
+			}
+		})
+	}
+	few, many := allocations(16), allocations(1024)
+	if many > few+20 {
+		t.Errorf("%v allocations for 16 rows, %v for 1,024", few, many)
+	}
+}
+
 func TestSQLGuard(t *testing.T) {
 	g := emptyDB(t, SQLGrant{})
 	g.must(abi.SQLWrite, exec("CREATE TABLE v(a INTEGER, b TEXT, c BLOB)"))

@@ -22,6 +22,8 @@ type dbReader struct {
 	live bool
 	path string
 	was  [2]fileState // without live: of the database and its log
+	// unread is what of the log SQLite leaves out, see walUnread.
+	unread string
 }
 
 // fileState is what tells that a file was written.
@@ -67,6 +69,9 @@ func openReader(ctx context.Context, path string) (*dbReader, error) {
 	}
 	if !r.live {
 		if r.was, err = r.state(); err != nil {
+			return nil, err
+		}
+		if r.unread, err = walUnread(real + "-wal"); err != nil {
 			return nil, err
 		}
 	}

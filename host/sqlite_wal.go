@@ -1,0 +1,105 @@
+package host
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// Sizes of SQLite's log in bytes: https://www.sqlite.org/fileformat2.html#walformat
+const (
+	walHeader      = 32
+	walFrameHeader = 24
+	walMagic       = 0x377f0682 // the lowest bit tells the byte order of checksums
+)
+
+// walUnread tells what SQLite does not read of a log: it stops at the first
+// frame whose checksum is wrong and says nothing. Frames of the same
+// generation behind it, a commit among them, are rows that were damaged, or a
+// last transaction that a power cut tore before it was acknowledged; the log
+// does not tell the two apart. The answer is "" if nothing is left out.
+func walUnread(path string) (string, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	why, err := scanWAL(bufio.NewReaderSize(f, 1<<16))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", fmt.Errorf("read log %s: %w", path, err)
+	}
+	return why, nil
+}
+
+func scanWAL(r io.Reader) (string, error) {
+	be := binary.BigEndian
+	var h [walHeader]byte
+	if n, err := io.ReadFull(r, h[:]); err != nil {
+		if err == io.EOF {
+			return "", nil
+		}
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Sprintf("the log beside the file ends within its header, after %d bytes", n), nil
+		}
+		return "", err
+	}
+	magic, page := be.Uint32(h[:]), be.Uint32(h[8:])
+	var order binary.ByteOrder = binary.LittleEndian
+	if magic&1 != 0 {
+		order = be
+	}
+	sum := walSum{order: order}
+	sum.add(h[:24])
+	if magic&^1 != walMagic || sum != (walSum{order, be.Uint32(h[24:]), be.Uint32(h[28:])}) || page < 512 || page > 65536 {
+		return "the header of the log beside the file is damaged, so none of the log was read", nil
+	}
+	frame := make([]byte, walFrameHeader+int(page))
+	sound, unread, commits := true, 0, 0
+	for {
+		if _, err := io.ReadFull(r, frame); err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		} else if err != nil {
+			return "", err
+		}
+		if string(frame[8:16]) != string(h[16:24]) {
+			sound = false // left over from an older generation, or damaged
+			continue
+		}
+		if sound {
+			sum.add(frame[:8])
+			sum.add(frame[walFrameHeader:])
+			if sum == (walSum{order, be.Uint32(frame[16:]), be.Uint32(frame[20:])}) {
+				continue
+			}
+			sound = false
+		}
+		unread++
+		if be.Uint32(frame[4:]) != 0 {
+			commits++
+		}
+	}
+	if commits == 0 {
+		return "", nil
+	}
+	return fmt.Sprintf("the log beside the file has a damaged frame, and behind it %d frames with %d commits that were not read", unread, commits), nil
+}
+
+// walSum is SQLite's checksum of its log.
+type walSum struct {
+	order  binary.ByteOrder
+	s0, s1 uint32
+}
+
+// add sums b, a multiple of eight bytes.
+func (w *walSum) add(b []byte) {
+	for ; len(b) >= 8; b = b[8:] {
+		w.s0 += w.order.Uint32(b) + w.s1
+		w.s1 += w.order.Uint32(b[4:]) + w.s0
+	}
+}
