@@ -284,7 +284,11 @@ func (d *Drainer) call(ctx context.Context) (r abi.Result) {
 	n := len(d.batch.Events)
 	defer func() {
 		if p := recover(); p != nil {
-			r = abi.Result{Outcome: abi.HostPanic, Detail: fmt.Sprintf("sink panicked: %v", p), Stderr: string(debug.Stack())}
+			stack := debug.Stack()
+			r = abi.Result{
+				Outcome: abi.HostPanic, Detail: bounded(fmt.Sprintf("sink panicked: %v", p)),
+				Stderr: string(stack[:min(len(stack), 8<<10)]),
+			}
 		}
 	}()
 	return judged(d.o.Sink.Deliver(ctx, &d.batch), n)

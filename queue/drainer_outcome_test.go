@@ -205,9 +205,17 @@ func TestWhatIsSettledDoesNotWaitForARetry(t *testing.T) {
 			store(0, 1, 3)
 			return abi.Result{Outcome: abi.Partial, Verdicts: []abi.Verdict{{}, {}, {Code: abi.Retry}, {}}}
 		}), nil)
-		g.together("a", "b", "c", "d")
+		at := make(map[string]time.Time)
+		for _, id := range []string{"a", "b", "c", "d"} {
+			time.Sleep(time.Second) // of the bubble
+			at[id] = time.Now()
+			g.together(id)
+		}
 		release()
 		synctest.Wait()
+		if got := g.main().Oldest; !got.Equal(at["c"]) {
+			t.Errorf("oldest %v, want that of c, %v", got, at["c"])
+		}
 		if w := g.q.Watermarks(); w.Committed != 3 {
 			t.Errorf("committed up to %d, want 3: 0, a and b", w.Committed)
 		}

@@ -238,6 +238,7 @@ func TestResumedSinkLosesNothing(t *testing.T) {
 			o.Sinks[0].MaxRestarts, o.Sinks[0].BatchEvents = 1, 10
 			g.sink.answer = func(context.Context, int, *abi.Batch, func(...int)) abi.Result { return trap("broken") }
 		})
+		before := uint64(0)
 		for round := range 3 {
 			g.submit(names(round*50+1, round*50+50)...)
 			synctest.Wait()
@@ -245,6 +246,10 @@ func TestResumedSinkLosesNothing(t *testing.T) {
 			if m := g.main(); m.State != queue.Parked || m.DLQLanded != 0 {
 				t.Errorf("round %d: %+v", round, m)
 			}
+			if panics := g.main().DrainerPanics - before; panics < 2 {
+				t.Errorf("round %d: parked after %d attempts, with a whole budget", round, panics)
+			}
+			before = g.main().DrainerPanics
 			if err := g.r.Resume("main"); err != nil {
 				t.Error(err)
 			}
@@ -256,6 +261,29 @@ func TestResumedSinkLosesNothing(t *testing.T) {
 		}
 		g.close()
 		same(t, "rows", g.sink.stored(), names(1, 150))
+	})
+}
+
+// What an event did before its sink was parked is not held against it: the sink
+// may be another one now.
+func TestResumeForgivesTheEvents(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := newRig(t, func(g *rig, o *queue.RecorderOptions) {
+			o.Sinks[0].MaxRestarts = 1
+			g.sink.answer = script(answer(trap("1")), answer(trap("2")), answer(trap("3")))
+		})
+		g.submit("one")
+		if _, err := g.r.DrainPending(t.Context()); !errors.Is(err, queue.ErrParked) {
+			t.Errorf("drain: %v", err)
+		}
+		if err := g.r.Resume("main"); err != nil {
+			t.Error(err)
+		}
+		g.close()
+		same(t, "rows", g.sink.stored(), []string{"one"})
+		if got, want := describe(g.sink.deliveries()), "1.1:one 1.2:one 2.1:one 2.2:one"; got != want {
+			t.Errorf("deliveries %s, want %s", got, want)
+		}
 	})
 }
 
