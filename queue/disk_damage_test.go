@@ -332,3 +332,78 @@ func TestDiskPayloadThatLooksLikeAFrame(t *testing.T) {
 	}
 	closeNow(t, q)
 }
+
+// A frame that is right in itself, but stands in another's place, is refused: a
+// disk that wrote to the wrong sectors is damage too.
+func TestDiskMisplacedFrame(t *testing.T) {
+	s, disk := memSite()
+	q := mustOpen(t, s, tinyDisk())
+	if err := mustConsumer(t, q, "sink").Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 6 {
+		ev := queue.Event{ID: fmt.Sprint("e", i), Payload: make([]byte, 100)}
+		if _, err := queue.SubmitWait(t.Context(), q, ev, queue.Durable); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.crash(q)
+	w := written{files: disk.files()}
+	size := 48 + 104 + 8 // of each frame
+	for from := range 6 {
+		for to := range 6 {
+			if from == to {
+				continue
+			}
+			files := w.copy()
+			for name, data := range files {
+				if strings.HasSuffix(name, ".seg") {
+					if got := 48 + int(binary.LittleEndian.Uint32(data[512+4:])); got != size {
+						t.Fatalf("frames of %d bytes, want %d", got, size)
+					}
+					copy(data[512+to*size:][:size], w.files[name][512+from*size:])
+				}
+			}
+			if _, err := w.readAll(t, files); !errors.Is(err, queue.ErrDamaged) {
+				t.Errorf("frame %d in the place of %d: %v, want a refusal", from, to, err)
+			}
+		}
+	}
+}
+
+// An opening that is refused changes nothing: whoever looks at the directory
+// afterwards finds what was wrong.
+func TestDiskRefusalChangesNothing(t *testing.T) {
+	w := writeLog(t, 2, 1, 1, 4)
+	torn := w.copy()
+	torn["durable"] = w.oldMark
+	clear(torn[w.newest][w.last+100:])
+	flipped := w.copy()
+	flipped[w.newest][600] ^= 4
+	for _, x := range []struct {
+		name    string
+		files   map[string][]byte
+		atLeast int
+	}{
+		{"torn behind the ledger", torn, len(w.ids)},
+		{"damaged", flipped, 0},
+	} {
+		s, disk := memSite()
+		disk.setFiles(x.files)
+		before := disk.files()
+		o := tinyDisk()
+		o.AtLeast = queue.Seq(x.atLeast)
+		if _, err := s.open(o); !errors.Is(err, queue.ErrDamaged) && !errors.Is(err, queue.ErrBehind) {
+			t.Errorf("%s: %v, want a refusal", x.name, err)
+		}
+		after := disk.files()
+		for name, data := range before {
+			if !bytes.Equal(after[name], data) {
+				t.Errorf("%s: %s was changed", x.name, name)
+			}
+		}
+		if len(after) != len(before) {
+			t.Errorf("%s: %d files, there were %d", x.name, len(after), len(before))
+		}
+	}
+}
