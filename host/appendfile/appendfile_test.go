@@ -421,3 +421,35 @@ func FuzzPattern(f *testing.F) {
 		}
 	})
 }
+
+// TestSwappedWhileOpening: between the look at the name and the open somebody
+// puts a link, or another file, in its place.
+func TestSwappedWhileOpening(t *testing.T) {
+	for _, op := range []string{"open", "stat"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "audit.log")
+		write(t, path, "ours\n")
+		write(t, filepath.Join(dir, "inside"), "theirs")
+		swapped := false
+		mount := func(dir string) (volume, error) {
+			v, err := mountDisk(dir)
+			return &faulty{volume: v, ask: func(o string) (bool, error) {
+				if o == op && !swapped {
+					swapped = true
+					must(t, os.Rename(path, path+".moved"))
+					must(t, os.Symlink("inside", path))
+				}
+				return false, nil
+			}}, err
+		}
+		if f, err := open(Options{Path: path}, mount); !errors.Is(err, ErrReplaced) {
+			t.Errorf("swapped before %s: %v", op, err)
+			if err == nil {
+				f.Close()
+			}
+		}
+		if got := read(t, filepath.Join(dir, "inside")); !swapped || got != "theirs" {
+			t.Errorf("swapped before %s: %v, the other file has %q", op, swapped, got)
+		}
+	}
+}

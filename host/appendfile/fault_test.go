@@ -161,7 +161,7 @@ func records(batch int) (r []string) {
 func TestFaultAtEveryStep(t *testing.T) {
 	o := Options{Path: "/x/audit.log", MaxSize: 100, Pattern: DefaultPattern}
 	seen := map[string]int{}
-	for _, apply := range []bool{false, true} {
+	for _, mode := range []string{"without effect", "with effect", "the first with effect"} {
 		for _, times := range []int{1, 2, 5} {
 			for at := 0; ; at++ {
 				m := newMemory()
@@ -169,10 +169,11 @@ func TestFaultAtEveryStep(t *testing.T) {
 				v := &faulty{volume: m, ask: func(op string) (bool, error) {
 					n++
 					if n > at && n <= at+times {
-						if failed == "" {
+						first := failed == ""
+						if first {
 							failed = op
 						}
-						return apply, errFault
+						return mode == "with effect" || first && mode != "without effect", errFault
 					}
 					return false, nil
 				}}
@@ -186,7 +187,7 @@ func TestFaultAtEveryStep(t *testing.T) {
 						}
 						errs++
 						if try > 20 {
-							t.Fatalf("apply %v, %d faults from operation %d (%s): never recovers: %v", apply, times, at, failed, err)
+							t.Fatalf("%s, %d faults from operation %d (%s): never recovers: %v", mode, times, at, failed, err)
 						}
 					}
 				}
@@ -200,7 +201,7 @@ func TestFaultAtEveryStep(t *testing.T) {
 				if errs == 0 {
 					t.Errorf("operation %d (%s) failed and nobody was told", at, failed)
 				}
-				where := fmt.Sprintf("apply %v, %d faults from operation %d (%s)", apply, times, at, failed)
+				where := fmt.Sprintf("%s, %d faults from operation %d (%s)", mode, times, at, failed)
 				checkLines(t, where, content(t, m, o), 4, false)
 				if m.locked {
 					t.Errorf("%s: still locked", where)
@@ -353,6 +354,54 @@ func TestSyncTellsWhatAppendTold(t *testing.T) {
 	must(t, f.Append([]byte("b234567\n")))
 	must(t, f.Sync())
 	must(t, f.Close())
+}
+
+// TestChangedBetweenFaults: a write and the cut after it fail, so that the file
+// ends with a part of a record, and before it is opened again somebody else
+// does something to it. Nothing of theirs is cut off.
+func TestChangedBetweenFaults(t *testing.T) {
+	for name, k := range map[string]struct {
+		do   func(m *memory)
+		want string
+	}{
+		"nothing":  {func(*memory) {}, "first\nsecond\n"},
+		"replaced": {func(m *memory) { m.names["audit.log"] = &inode{data: []byte("theirs\n12")} }, "theirs\n12\nsecond\n"},
+		"longer": {func(m *memory) {
+			n := m.names["audit.log"]
+			n.data = append(n.data, "nd\ntheirs\n"...)
+		}, "first\nsecond\ntheirs\nsecond\n"},
+		"shorter": {func(m *memory) { m.names["audit.log"].data = []byte("fi") }, "fi\nsecond\n"},
+		"removed": {func(m *memory) { delete(m.names, "audit.log") }, "second\n"},
+	} {
+		m := newMemory()
+		failing := false
+		v := &faulty{volume: m, ask: func(op string) (bool, error) {
+			if failing && (op == "write" || op == "cut") {
+				return op == "write", errFault
+			}
+			return false, nil
+		}}
+		f, err := open(Options{Path: "/x/audit.log"}, func(string) (volume, error) { return v, nil })
+		must(t, err)
+		must(t, f.Append([]byte("first\n")))
+		must(t, f.Sync())
+		failing = true
+		if err := f.Append([]byte("second\n")); !errors.Is(err, errFault) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		failing = false
+		k.do(m)
+		if name != "nothing" {
+			if err := f.Append([]byte("second\n")); !errors.Is(err, ErrReplaced) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		must(t, f.Append([]byte("second\n")))
+		must(t, f.Close())
+		if got := string(m.names["audit.log"].durable); got != k.want {
+			t.Errorf("%s: on disk %q, want %q", name, got, k.want)
+		}
+	}
 }
 
 func TestDiskFull(t *testing.T) {

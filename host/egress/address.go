@@ -100,8 +100,8 @@ var (
 
 // special says what an address is that is not public, and whether no grant
 // helps. An IPv4 address inside an IPv6 one counts as itself where the network
-// would unpack it: NAT64 with the well-known prefix and ISATAP. A network's own
-// NAT64 prefix cannot be known.
+// would unpack it: NAT64 with the well-known prefix (RFC 6052) and ISATAP (RFC
+// 5214). A network's own NAT64 prefix cannot be known.
 func special(a netip.Addr) (what string, never bool) {
 	if a.Zone() != "" {
 		return "in a zone", true
@@ -125,7 +125,7 @@ func special(a netip.Addr) (what string, never bool) {
 	if !globalUnicast.Contains(a) {
 		return "not global unicast", false
 	}
-	if b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe {
+	if b[8]&^3 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe {
 		if what, never = special(inner); what != "" {
 			what = fmt.Sprintf("ISATAP for %s, %s", inner, what)
 		}

@@ -38,7 +38,7 @@ func TestAddressClasses(t *testing.T) {
 		"64:ff9b::127.0.0.1": "NAT64 for 127.0.0.1, loopback", "64:ff9b::a9fe:a9fe": "NAT64 for 169.254.169.254, link-local",
 		"64:ff9b::0.0.0.0": "NAT64 for 0.0.0.0, unspecified", "64:ff9b:1::10.0.0.1": "local NAT64",
 		"2002:7f00:1::1": "6to4", "2002:a9fe:a9fe::1": "6to4", "2001:0:7f00:1::1": "Teredo",
-		"2606::5efe:127.0.0.1": "ISATAP for 127.0.0.1, loopback", "2606::200:5efe:10.0.0.1": "ISATAP for 10.0.0.1, private", "fe80::5efe:8.8.8.8": "link-local",
+		"2606::5efe:127.0.0.1": "ISATAP for 127.0.0.1, loopback", "2606::200:5efe:10.0.0.1": "ISATAP for 10.0.0.1, private", "2606::100:5efe:10.0.0.1": "ISATAP for 10.0.0.1, private", "fe80::5efe:8.8.8.8": "link-local",
 	} {
 		err := c.checkAddress("collector.example", netip.MustParseAddr(addr))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
@@ -108,7 +108,7 @@ func FuzzAddress(f *testing.F) {
 		views := []netip.Addr{a, a.Unmap()}
 		if a16 := a.As16(); a.Is6() && !a.Is4In6() {
 			inner := netip.AddrFrom4([4]byte(a16[12:]))
-			if strings.HasPrefix(a.StringExpanded(), "0064:ff9b:") || strings.Contains(a.StringExpanded()[20:29], "00:5efe") {
+			if strings.HasPrefix(a.StringExpanded(), "0064:ff9b:") || a.StringExpanded()[20] == '0' && a.StringExpanded()[21] < '4' && a.StringExpanded()[22:29] == "00:5efe" {
 				views = append(views, inner)
 			}
 			if a16[0] == 0x20 && a16[1] == 0x02 {

@@ -114,6 +114,9 @@ func TestEnvironmentProxyIsIgnored(t *testing.T) {
 		return nil, io.EOF
 	}
 	_, err := get(t, c, "http://collector.example/")
+	if c.direct.Proxy != nil {
+		t.Error("the transport asks for a proxy")
+	}
 	if u := (*Unavailable)(nil); !errors.As(err, &u) || dialled != "collector.example:80" {
 		t.Errorf("dialled %q: %v", dialled, err)
 	}

@@ -98,7 +98,7 @@ func TestHeadersAcrossOrigins(t *testing.T) {
 	note := func(where string, r *http.Request) {
 		s := seen{where: where}
 		for n := range r.Header {
-			if strings.HasPrefix(n, "X-") || n == "Authorization" || n == "Content-Type" {
+			if strings.HasPrefix(n, "X-") || n == "Authorization" || n == "Content-Type" || n == "Accept" {
 				s.names = append(s.names, n)
 			}
 		}
@@ -129,7 +129,7 @@ func TestHeadersAcrossOrigins(t *testing.T) {
 	if err != nil || r.Redirects != 3 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	want := "[{first/ [Authorization Content-Type X-Plain]} {first/same [Authorization Content-Type X-Plain]} {second [Content-Type]} {first/back [Content-Type]}]"
+	want := "[{first/ [Accept Authorization Content-Type X-Plain]} {first/same [Accept Authorization Content-Type X-Plain]} {second [Content-Type]} {first/back [Content-Type]}]"
 	if got := fmt.Sprint(log); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -88,7 +88,7 @@ func TestEcho(t *testing.T) {
 		w.WriteHeader(http.StatusCreated)
 		marshalled, _ := json.Marshal(map[string]string{"authorization": got})
 		fmt.Fprintf(w, "raw %s json %s go %q html %s query %s path %s lower %s hex %x HEX %X\n", got, marshalled, got, html.EscapeString(got),
-			url.QueryEscape(got), url.PathEscape(got), strings.ToLower(url.QueryEscape("/"))+"x", got, got)
+			url.QueryEscape(got), url.PathEscape(got), lowerEscapes(url.QueryEscape(got)), got, got)
 		for _, user := range []string{"", "u", "us", "use", "user:"} {
 			for _, after := range []string{"", "x", "xy"} {
 				for _, e := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding, base64.RawStdEncoding} {

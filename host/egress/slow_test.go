@@ -120,6 +120,47 @@ func TestTimeoutCoversRedirects(t *testing.T) {
 	})
 }
 
+// TestQuiet: what comes before the first Write is read after it.
+func TestQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := New(Policy{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		here, there := net.Pipe()
+		c.dial = func(context.Context, string, string) (net.Conn, error) { return here, nil }
+		conn, err := c.connect(t.Context(), "tcp", "granted.example:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		var all sync.WaitGroup
+		all.Go(func() { _, _ = io.WriteString(there, "early"); _, _ = io.Copy(io.Discard, there) })
+		all.Go(func() { got = make([]byte, 5); _, err = io.ReadFull(conn, got) })
+		synctest.Wait()
+		if string(got) != "\x00\x00\x00\x00\x00" {
+			t.Errorf("read %q before anything was written", got)
+		}
+		if _, err := io.WriteString(conn, "x"); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if string(got) != "early" || err != nil {
+			t.Errorf("read %q, %v", got, err)
+		}
+		conn.Close()
+		all.Wait()
+		// Closing lets a reader go as well.
+		idle := &quiet{Conn: here, asked: make(chan struct{})}
+		all.Go(func() { _, err = idle.Read(got) })
+		idle.Close()
+		all.Wait()
+		if err == nil {
+			t.Error("read from a closed connection")
+		}
+	})
+}
+
 // TestBadAnswers: none of them is more than an error, in our words.
 func TestBadAnswers(t *testing.T) {
 	for _, answer := range []string{
