@@ -20,11 +20,8 @@ package host
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
 
 	"github.com/tetratelabs/wazero"
 
@@ -32,83 +29,13 @@ import (
 	"github.com/audit-host/audit-host/abi/manifest"
 )
 
-// Defaults of [Options].
-const (
-	DefaultMemory   = 64 << 20
-	DefaultDeadline = 30 * time.Second
-	// DefaultFuel is in units of the meter: at least one an instruction is
-	// charged, but a tight loop in a Go guest was charged 50 units a nanosecond,
-	// since the meter charges the longest way through its jump table. So much
-	// fuel lasts such a loop 20 s; for the rest the deadline comes first.
-	DefaultFuel  = 1 << 40
-	DefaultStack = 8 << 20
-)
-
-const wasmPage = 64 << 10
-
-// Options configures a sink. The zero value grants nothing.
-type Options struct {
-	// Name is the sink's name in logs and errors.
-	Name string
-	// Config is handed to the guest's audit_open as JSON; nil is {}.
-	Config json.RawMessage
-	// Memory is the most linear memory of the guest in bytes, rounded up to
-	// 64 KiB.
-	Memory int64
-	// Deadline bounds one call into the guest, host functions included.
-	Deadline time.Duration
-	// Fuel bounds the instructions of one call, Stack the native stack it
-	// may use in bytes. Compiling is not bounded by time: the meter's limits
-	// on a module bound it, and the operator chose the file.
-	Fuel, Stack int64
-	// SQL grants the sql capability on one database.
-	SQL *SQLGrant
-	// Now and Random grant the real clock and real randomness; without them
-	// a guest sees a clock that only its own waiting moves, and the same
-	// pseudo-random bytes in every instance.
-	Now, Random bool
-	// Cache keeps compiled code; nil compiles anew.
-	Cache *Cache
-	// Log gets the guest's log lines and the host's own; nil drops them.
-	Log *slog.Logger
-	// Interpreter runs the guest without compiling it: slow, for tests and
-	// for machines that forbid executable memory.
-	Interpreter bool
-}
-
-func (o *Options) setDefaults() {
-	if o.Memory <= 0 {
-		o.Memory = DefaultMemory
-	}
-	if o.Deadline <= 0 {
-		o.Deadline = DefaultDeadline
-	}
-	if o.Fuel <= 0 {
-		o.Fuel = DefaultFuel
-	}
-	if o.Stack <= 0 {
-		o.Stack = DefaultStack
-	}
-	if len(o.Config) == 0 {
-		o.Config = json.RawMessage("{}")
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-}
-
-// ConfigError is returned by [Open] when the guest refuses its configuration.
-type ConfigError struct{ Sink, Detail string }
-
-// Error names the sink and what it said.
-func (e *ConfigError) Error() string {
-	return fmt.Sprintf("sink %s: the plugin refuses its configuration: %s; change config of this sink", e.Sink, e.Detail)
-}
-
-// Sink is one plugin with its configuration. Deliver, Flush and Close are for
-// one goroutine at a time.
+// Sink is one plugin with its configuration. Its calls run one after the
+// other; one that comes meanwhile waits for its turn or the end of its context.
 type Sink struct {
-	o        Options
+	o Options
+	// turn holds a token while a call runs. Freeing an instance under a
+	// running guest would end the process, so nothing goes without it.
+	turn     chan struct{}
 	manifest manifest.Manifest
 	digest   string
 	pages    uint32
@@ -132,7 +59,7 @@ func Open(ctx context.Context, wasm []byte, o Options) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: load plugin (sha256 %s): %w", o.Name, m.digest, err)
 	}
-	s := &Sink{o: o, manifest: m.manifest, digest: m.digest, pages: pagesOf(o.Memory)}
+	s := &Sink{o: o, turn: make(chan struct{}, 1), manifest: m.manifest, digest: m.digest, pages: pagesOf(o.Memory)}
 	if err := s.load(ctx, &m); err != nil {
 		return nil, errors.Join(fmt.Errorf("sink %s: load plugin %s %s: %w", o.Name, m.manifest.Name, m.manifest.Version, err), s.Close(ctx))
 	}
@@ -154,17 +81,6 @@ func Open(ctx context.Context, wasm []byte, o Options) (*Sink, error) {
 			"outcome", r.Outcome.String(), "detail", r.Detail, "stderr", r.Stderr)
 	}
 	return s, nil
-}
-
-// maxPages is a page less than 4 GiB, whose size has 33 bits.
-const maxPages = 1<<16 - 1
-
-// pagesOf is a limit in bytes as one in pages of 64 KiB.
-func pagesOf(bytes int64) uint32 {
-	if bytes <= 0 {
-		bytes = DefaultMemory
-	}
-	return uint32(min((bytes-1)/wasmPage+1, maxPages))
 }
 
 // load makes the runtime, the compiled module and the host modules.
@@ -221,9 +137,11 @@ func (s *Sink) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
 	if len(b.Events) == 0 {
 		return abi.Result{Outcome: abi.OK}
 	}
-	if r, ok := s.stopped(ctx); !ok {
+	r, ok := s.begin(ctx)
+	if !ok {
 		return r
 	}
+	defer s.end()
 	n := b.Size()
 	if n > abi.MaxFrame {
 		return abi.Result{Outcome: abi.Reject, Detail: fmt.Sprintf("the batch has %d bytes, a frame at most %d; lower batch_bytes of this sink", n, abi.MaxFrame)}
@@ -235,7 +153,7 @@ func (s *Sink) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
 	}
 	s.call.begin(len(b.Events))
 	i := s.inst
-	r := s.invoke(ctx, func(ctx context.Context) (uint64, error) {
+	r = s.invoke(ctx, func(ctx context.Context) (uint64, error) {
 		if err := i.put(ctx, n, func(dst []byte) { b.Encode(dst) }); err != nil {
 			return 0, err
 		}
@@ -244,16 +162,24 @@ func (s *Sink) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
 	return s.judge(r, len(b.Events))
 }
 
-// stopped answers for a sink that is not to run any more.
-func (s *Sink) stopped(ctx context.Context) (abi.Result, bool) {
-	if s.runtime == nil {
-		return abi.Result{Outcome: abi.HostPanic, Detail: "the sink was called after Close"}, false
+// begin waits for the turn of a call. The result is of one that must not run;
+// the guest has not seen it then.
+func (s *Sink) begin(ctx context.Context) (abi.Result, bool) {
+	if ctx.Err() == nil {
+		select {
+		case s.turn <- struct{}{}:
+			if s.runtime != nil {
+				return abi.Result{}, true
+			}
+			s.end()
+			return abi.Result{Outcome: abi.HostPanic, Detail: "the sink was called after Close"}, false
+		case <-ctx.Done():
+		}
 	}
-	if ctx.Err() != nil {
-		return abi.Result{Outcome: abi.Deadline, Detail: fmt.Sprintf("the host is stopping: %v", context.Cause(ctx))}, false
-	}
-	return abi.Result{}, true
+	return abi.Result{Outcome: abi.Deadline, Detail: fmt.Sprintf("the host is stopping: %v", context.Cause(ctx))}, false
 }
+
+func (s *Sink) end() { <-s.turn }
 
 // reopen makes an instance for a batch that waits.
 func (s *Sink) reopen(ctx context.Context) (abi.Result, bool) {
@@ -273,17 +199,20 @@ func (s *Sink) reopen(ctx context.Context) (abi.Result, bool) {
 }
 
 // Flush asks the guest to make durable what it holds back.
-func (s *Sink) Flush(ctx context.Context) abi.Result { return s.optional(ctx, abi.ExportFlush) }
+func (s *Sink) Flush(ctx context.Context) abi.Result {
+	if r, ok := s.begin(ctx); !ok {
+		return r
+	}
+	defer s.end()
+	return s.optional(ctx, abi.ExportFlush)
+}
 
 // optional calls an export without parameters, if there is one.
 func (s *Sink) optional(ctx context.Context, name string) abi.Result {
-	if s.inst == nil {
+	i := s.inst
+	if i == nil {
 		return abi.Result{Outcome: abi.OK}
 	}
-	if r, ok := s.stopped(ctx); !ok {
-		return r
-	}
-	i := s.inst
 	f := i.mod.ExportedFunction(name)
 	if f == nil {
 		return abi.Result{Outcome: abi.OK}
@@ -302,8 +231,20 @@ func (s *Sink) optional(ctx context.Context, name string) abi.Result {
 
 // Close lets the guest make durable what it holds back and put itself in
 // order, commits and checkpoints what the capabilities hold, and frees
-// everything. The sink can't be used again. Closing twice does nothing.
+// everything. The sink can't be used again. Closing twice does nothing. While
+// a delivery runs it waits; when ctx ends before that, nothing is freed and the
+// error says so.
 func (s *Sink) Close(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+	default:
+		select {
+		case s.turn <- struct{}{}:
+		case <-ctx.Done():
+			return fmt.Errorf("sink %s: close plugin: a call into the guest is still running: %w", s.o.Name, context.Cause(ctx))
+		}
+	}
+	defer s.end()
 	var errs []error
 	for _, name := range [...]string{abi.ExportFlush, abi.ExportClose} {
 		if r := s.optional(ctx, name); r.Outcome != abi.OK {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -264,4 +265,72 @@ func TestSleepMovesTheClock(t *testing.T) {
 			t.Errorf("%v %q, the guest's clock moved by %v in %v", r.Outcome, r.Detail, r.RetryAfter, took)
 		}
 	})
+}
+
+// A close beside a running guest waits, and frees nothing when it gives up:
+// memory that vanishes under a guest ends the process.
+func TestCloseWaitsForTheGuest(t *testing.T) {
+	s, err := Open(context.Background(), guestModule{deliver: when(1, forever())}.bytes(), Options{Name: "ledger", Deadline: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, ended := make(chan struct{}), make(chan abi.Result)
+	go func() {
+		close(running)
+		ended <- s.Deliver(context.Background(), batchOf(1, "x"))
+	}()
+	<-running
+	for len(s.turn) == 0 {
+		runtime.Gosched() // until the delivery has its turn
+	}
+	given, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	if err := s.Close(given); err == nil || !strings.Contains(err.Error(), "sink ledger: close plugin: a call into the guest is still running") {
+		t.Errorf("%v", err)
+	}
+	if r := s.Deliver(given, batchOf(2, "x")); r.Outcome != abi.Deadline {
+		t.Errorf("a second delivery: %v %q", r.Outcome, r.Detail)
+	}
+	closed := make(chan error)
+	go func() { closed <- s.Close(context.Background()) }()
+	if r := <-ended; r.Outcome != abi.Deadline || !strings.Contains(r.Detail, "raise deadline") {
+		t.Errorf("%v %q", r.Outcome, r.Detail)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
+
+// A guest that spins for its whole deadline does not hold up another sink.
+func TestSpinningGuestDisturbsNobody(t *testing.T) {
+	c := sharedCache(t)
+	bad := openGuest(t, guestModule{deliver: when(1, forever())}.bytes(), Options{Deadline: time.Second, Cache: c})
+	good := openGuest(t, goGuest(t), Options{Cache: c})
+	b := batchOf(64, "garbage")
+	if r := good.Deliver(context.Background(), b); r.Outcome != abi.OK {
+		t.Fatalf("%v %q", r.Outcome, r.Detail)
+	}
+	ended := make(chan abi.Result)
+	go func() { ended <- bad.Deliver(context.Background(), batchOf(1, "x")) }()
+	var took []time.Duration
+	for {
+		select {
+		case r := <-ended:
+			if r.Outcome != abi.Deadline {
+				t.Errorf("%v %q", r.Outcome, r.Detail)
+			}
+			slices.Sort(took)
+			if len(took) < 100 {
+				t.Fatalf("%d batches in a second", len(took))
+			}
+			t.Logf("%d batches beside a spinning guest: median %v, longest %v", len(took), took[len(took)/2], took[len(took)-1])
+			return
+		default:
+			begin := time.Now()
+			if r := good.Deliver(context.Background(), b); r.Outcome != abi.OK {
+				t.Fatalf("%v %q", r.Outcome, r.Detail)
+			}
+			took = append(took, time.Since(begin))
+		}
+	}
 }
