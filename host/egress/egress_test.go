@@ -453,3 +453,25 @@ func TestCancelAndClose(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 }
+
+func BenchmarkPost(b *testing.B) {
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	b.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		b.Fatal(err)
+	}
+	port, _ := strconv.Atoi(u.Port())
+	c, err := New(Policy{Hosts: []HostRule{{Scheme: "http", Host: "127.0.0.1", Port: uint16(port), Methods: []string{"POST"}}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	body := make([]byte, 100<<10)
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if _, err := c.Do(b.Context(), Request{Method: "POST", URL: s.URL, Body: body}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	c.Close()
+}
