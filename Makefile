@@ -5,12 +5,18 @@ export CGO_ENABLED ?= 0
 plugins := $(patsubst %,plugins/bundled/%.wasm,sink-mock sink-sqlite)
 sources-in = $(filter-out %_test.go,$(wildcard $(addsuffix /*.go,$(1))))
 plugin-sources := $(call sources-in,abi abi/guest abi/manifest abi/cmd/add-manifest ledger) go.mod Makefile
-guest := GOOS=wasip1 GOARCH=wasm $(GO)
+guest := CGO_ENABLED=0 GOFLAGS= GOWASM= GOOS=wasip1 GOARCH=wasm $(GO)
 guest-flags := -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w"
 
-.PHONY: build plugins test check reproducible
+.PHONY: build plugins run test check reproducible
 build: plugins
 	$(GO) build ./...
+	$(GO) build -o bin/ ./cmd/audit-host
+
+# Serves on the sample configuration, with keys and a ledger of its own in demo/.
+run: build
+	test -e demo/audit.toml || bin/audit-host init demo
+	exec bin/audit-host run -c demo/audit.toml
 
 plugins: $(plugins)
 

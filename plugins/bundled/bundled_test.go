@@ -121,7 +121,7 @@ func readFile(t *testing.T, name string) []byte {
 // build does what the Makefile does.
 func build(t *testing.T, dir, pkg, out, manifestFile string) {
 	t.Helper()
-	command(t, dir, []string{"GOOS=wasip1", "GOARCH=wasm"},
+	command(t, dir, []string{"CGO_ENABLED=0", "GOWASM=", "GOOS=wasip1", "GOARCH=wasm"},
 		"go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
 	command(t, dir, nil, "go", "run", "github.com/audit-host/audit-host/abi/cmd/add-manifest", manifestFile, out)
 }
