@@ -26,10 +26,11 @@ func TestKilledWriter(t *testing.T) {
 		return
 	}
 	path := testLedger(t, 0)
+	code := filepath.Join(t.TempDir(), "cache")
 	last := 0
-	for round := range 5 {
-		cmd := osexec.Command(os.Args[0], "-test.run=^TestKilledWriter$", "-test.timeout=60s")
-		cmd.Env = append(os.Environ(), crashChild+"="+path)
+	for round := range 4 {
+		cmd := osexec.Command(os.Args[0], "-test.run=^TestKilledWriter$", "-test.timeout=10m")
+		cmd.Env = append(os.Environ(), crashChild+"="+path, startChild+"="+code)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -38,7 +39,10 @@ func TestKilledWriter(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(out)
-		for n := 0; n < 10+7*round && lines.Scan(); {
+		for n := 0; n < 10+7*round; {
+			if !lines.Scan() {
+				t.Fatalf("the child ended by itself: %v", cmd.Wait())
+			}
 			if s, ok := strings.CutPrefix(lines.Text(), "committed "); ok {
 				if last, err = strconv.Atoi(s); err != nil {
 					t.Fatal(err)
@@ -81,6 +85,13 @@ func TestKilledWriter(t *testing.T) {
 
 // appendForEver appends batches of three and says what is committed.
 func appendForEver(t *testing.T, path string) {
+	cache, err := OpenCache(os.Getenv(startChild))
+	if err == nil {
+		err = StartSQLite(cache)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	g := newSQLGuest(t, SQLGrant{Database: path})
 	next := int(g.must(abi.SQLRead, query("SELECT coalesce(max(sequence), 0) + 1 FROM signed_events"))[0][1].(int64))
 	for {
