@@ -26,7 +26,7 @@ func judgeTail(f diskFile, salt uint32, off, size int64, batch uint64) (tail, er
 		return tail{empty: true}, nil
 	}
 	if later >= 0 {
-		return tail{why: fmt.Sprintf("a whole frame follows at %d", later)}, nil
+		return tail{why: fmt.Sprintf("and a whole frame follows at %d", later)}, nil
 	}
 	head := make([]byte, frameHeaderSize)
 	if err := readZeroExtended(f, head, off); err != nil {
@@ -38,14 +38,14 @@ func judgeTail(f diskFile, salt uint32, off, size int64, batch uint64) (tail, er
 		if lastByte < off+frameHeaderSize || sectorMissing(head, off) {
 			return tail{torn: true}, nil
 		}
-		return tail{why: "its header is not right, and not cut off either"}, nil
+		return tail{why: "and it is not cut off either"}, nil
 	}
 	end := off + h.size()
 	switch {
 	case h.batch != batch:
-		return tail{why: fmt.Sprintf("it is batch %d, want %d", h.batch, batch)}, nil
+		return tail{why: fmt.Sprintf("and it is batch %d, want %d", h.batch, batch)}, nil
 	case lastByte >= end:
-		return tail{why: fmt.Sprintf("bytes that belong to nothing follow at %d", lastByte)}, nil
+		return tail{why: fmt.Sprintf("and bytes that belong to nothing follow at %d", lastByte)}, nil
 	case lastByte < end-1:
 		return tail{torn: true}, nil
 	}
@@ -56,7 +56,7 @@ func judgeTail(f diskFile, salt uint32, off, size int64, batch uint64) (tail, er
 	if sectorMissing(all, off) {
 		return tail{torn: true}, nil
 	}
-	return tail{why: "its checksum is not right, and it is whole"}, nil
+	return tail{why: "and it is not cut off"}, nil
 }
 
 // sectorMissing says whether the part of b, which begins at off, in some sector
