@@ -119,10 +119,7 @@ func TestCacheDamage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if at < 0 {
-				at += len(b)
-			}
-			b[at] ^= 0x10
+			b[(at+len(b))%len(b)] ^= 0x10
 			if err := os.WriteFile(f, b, 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -48,7 +48,7 @@ func hostileGuests() []hostileCase {
 	grow := bad(op(0x03, 0x40), i32c(64), op(0x40, 0), i32c(-1), op(0x47, 0x0d, 0, 0x0b), opUnreachable)
 	fill := cat(i32c(0), i32c(7), i32c(32<<20), op(0xfc, 11, 0))
 
-	const fuel = 10_000_000
+	const fuel = 500_000
 	cases := []hostileCase{
 		{"infinite loop", bad(forever()), abi.Fuel, "raise fuel", fuel},
 		{"exponential recursion without a loop", twice, abi.Fuel, "raise fuel", fuel},
@@ -105,7 +105,7 @@ func (c hostileCase) run(t *testing.T, o Options) {
 	for range 2 { // the second time on the fresh instance
 		begin := time.Now()
 		r := s.Deliver(context.Background(), batchOf(1, "x"))
-		if took := time.Since(begin); took > 3*time.Second {
+		if took := time.Since(begin); took > 3*time.Second && !o.Interpreter {
 			t.Errorf("ended after %v", took)
 		}
 		if r.Outcome != c.want || !strings.Contains(r.Detail, c.detail) {
@@ -149,7 +149,7 @@ func TestHostileInboxes(t *testing.T) {
 			{"spin", choose(forever(), i32c(0)), abi.Fuel, "raise fuel"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				o.Fuel = 10_000_000
+				o.Fuel = 500_000
 				s := openGuest(t, guestModule{reserve: c.reserve}.bytes(), o)
 				for range 2 {
 					r := s.Deliver(context.Background(), batchOf(1, "x"))
@@ -285,23 +285,27 @@ func TestCancel(t *testing.T) {
 // it would wait until the guest ends.
 func TestCollectorRunsBesideASpinningGuest(t *testing.T) {
 	s := openGuest(t, guestModule{deliver: when(1, forever())}.bytes(), Options{Deadline: 2 * time.Second})
+	collect := func() (median, longest time.Duration) {
+		var took []time.Duration
+		for len(took) < 15 {
+			begin := time.Now()
+			runtime.GC()
+			took = append(took, time.Since(begin))
+		}
+		slices.Sort(took)
+		return took[7], took[14]
+	}
+	// What a collection takes on a machine that has other work as well.
+	alone, _ := collect()
 	ended := make(chan abi.Result)
 	go func() { ended <- s.Deliver(context.Background(), batchOf(1, "x")) }()
-	var took []time.Duration
-	for len(took) < 15 {
-		begin := time.Now()
-		runtime.GC()
-		took = append(took, time.Since(begin))
-	}
-	r := <-ended
-	if r.Outcome != abi.Deadline {
+	beside, longest := collect()
+	if r := <-ended; r.Outcome != abi.Deadline {
 		t.Fatalf("%v %q", r.Outcome, r.Detail)
 	}
-	slices.Sort(took)
-	t.Logf("15 collections beside a spinning guest: median %v, longest %v", took[7], took[14])
-	// The median, since other processes take the processor too.
-	if took[7] > 50*time.Millisecond {
-		t.Errorf("a collection took %v", took[7])
+	t.Logf("15 collections: median %v alone, %v beside a spinning guest, the longest %v", alone, beside, longest)
+	if beside > 50*time.Millisecond+4*alone {
+		t.Errorf("a collection took %v, and %v alone", beside, alone)
 	}
 }
 
