@@ -197,12 +197,32 @@ func TestWhatAGuestSendsIsBounded(t *testing.T) {
 	if r.Outcome != abi.Partial || len(r.Verdicts) != 2 || r.Verdicts[0].Code != abi.Reject || r.Verdicts[1].Code != abi.OK {
 		t.Fatalf("%v %q %v", r.Outcome, r.Detail, r.Verdicts)
 	}
-	// Zero bytes become replacement characters, three bytes each.
-	if n := len(r.Verdicts[0].Reason); n > 3*abi.MaxVerdictText {
-		t.Errorf("reason of %d bytes", n)
+	// Zero bytes become replacement characters of three bytes each: 341 fit.
+	if want := strings.Repeat("\uFFFD", 341); r.Verdicts[0].Reason != want || r.Detail != want {
+		t.Errorf("reason of %d bytes, message of %d, want %d", len(r.Verdicts[0].Reason), len(r.Detail), len(want))
 	}
-	if n := len(r.Detail); n > 3*abi.MaxVerdictText {
-		t.Errorf("message of %d bytes", n)
+
+	// A reason for each of 3,000 events, 1 MiB of them kept.
+	each := cat(op(0x03, 0x40), op(0x20, 1), i32c(3), i32c(0), i32c(1023), callf(0),
+		op(0x20, 1), i32c(1), op(0x6a, 0x22, 1), count, op(0x49, 0x0d, 0, 0x0b))
+	s = openGuest(t, guestModule{imports: [][]byte{imported("audit", "verdict", typFour)}, memory: cat(op(0), leb(32)), change: func(m *wasmtest.Module) {
+		m.Funcs[3].Locals = vec(op(1, 0x7f))
+		m.Funcs[3].Code = cat(each, says(1, 0), storeAll)
+	}}.bytes(), Options{})
+	for range 2 {
+		r = s.Deliver(context.Background(), batchOf(3000, "x"))
+		if r.Outcome != abi.Partial || len(r.Verdicts) != 3000 {
+			t.Fatalf("%v %q, %d verdicts", r.Outcome, r.Detail, len(r.Verdicts))
+		}
+		kept := 0
+		for _, v := range r.Verdicts {
+			if strings.HasPrefix(v.Reason, "\uFFFD") {
+				kept += len(v.Reason)
+			}
+		}
+		if kept > maxReasonBytes || kept < maxReasonBytes-1024 || !strings.Contains(r.Verdicts[2999].Reason, "was dropped") {
+			t.Errorf("%d bytes kept, the last is %q", kept, r.Verdicts[2999].Reason)
+		}
 	}
 }
 

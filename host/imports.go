@@ -25,10 +25,11 @@ var errBadPointer = errors.New("pointer outside the guest's memory")
 // errStopped ends a guest in a host function when its time is up.
 var errStopped = errors.New("stopped by the host")
 
-// What one call may log.
+// What one call may log, and how long all reasons of a batch may be.
 const (
-	maxLogLines = 100
-	maxLogBytes = 64 << 10
+	maxLogLines    = 100
+	maxLogBytes    = 64 << 10
+	maxReasonBytes = 1 << 20
 )
 
 // portion is how many bytes a host function works on before it looks at the
@@ -41,6 +42,7 @@ type call struct {
 	arg       uint32
 	verdicts  []abi.Verdict
 	given     int // verdicts that are not OK
+	reasonLen int // bytes of their reasons
 	message   string
 	violation string
 	races     uint64
@@ -93,15 +95,18 @@ func view(mod api.Module, ptr, n uint64) []byte {
 // characters, so that nothing forges lines of a log.
 func text(mod api.Module, ptr, n, limit uint64) string {
 	b := view(mod, ptr, n)
-	if uint64(len(b)) > limit {
-		b = b[:limit]
-	}
-	return strings.Map(func(r rune) rune {
+	b = b[:min(uint64(len(b)), limit)]
+	s := strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
 			return '\uFFFD'
 		}
 		return r
 	}, strings.ToValidUTF8(string(b), "\uFFFD"))
+	if uint64(len(s)) <= limit {
+		return s
+	}
+	// A replacement has three bytes.
+	return strings.ToValidUTF8(s[:limit], "")
 }
 
 func (s *Sink) exportAudit(ctx context.Context) error {
@@ -158,7 +163,13 @@ func (s *Sink) verdict(_ context.Context, mod api.Module, stack []uint64) {
 		c.violation = fmt.Sprintf("two verdicts for event %d", index)
 		return
 	}
-	c.verdicts[index] = abi.Verdict{Code: code, Reason: text(mod, stack[2], stack[3], abi.MaxVerdictText)}
+	// A batch may have 65,536 events: a reason for each is the guest's right,
+	// memory of the host without a bound is not.
+	reason := text(mod, stack[2], stack[3], abi.MaxVerdictText)
+	if c.reasonLen += len(reason); c.reasonLen > maxReasonBytes {
+		reason = "the reasons of this batch are longer than 1 MiB, this one was dropped"
+	}
+	c.verdicts[index] = abi.Verdict{Code: code, Reason: reason}
 	c.given++
 }
 
