@@ -48,6 +48,9 @@ func newDatabase(g SQLGrant, cache *Cache) *database {
 	if g.MaxResult <= 0 {
 		g.MaxResult = DefaultMaxResult
 	}
+	// Now and not at the first call, whose time it would take. An error is
+	// kept and returned there.
+	_ = StartSQLite(cache)
 	d := &database{grant: g, stmts: make(map[stmtKey]*dbStmt)}
 	// The host's own placeholders come on top of the text of a many step.
 	room := g.MaxSQL + rowsPerStatement*(2*maxColumns+4)
