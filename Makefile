@@ -8,7 +8,7 @@ plugin-sources := $(call sources-in,abi abi/guest abi/manifest abi/cmd/add-manif
 guest := CGO_ENABLED=0 GOFLAGS= GOWASM= GOOS=wasip1 GOARCH=wasm $(GO)
 guest-flags := -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w"
 
-.PHONY: build plugins run test check reproducible
+.PHONY: build plugins run test check fuzz bench interop reproducible
 build: plugins
 	$(GO) build ./...
 	$(GO) build -o bin/ ./cmd/audit-host
@@ -34,15 +34,33 @@ reproducible: plugins
 test: plugins
 	$(GO) test ./...
 
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
 # The guest side has to vet as WebAssembly too; the race detector needs cgo.
 check: plugins
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(guest) vet ./abi/... ./ledger ./plugins/sink-...
-	for t in linux/arm64 darwin/arm64 windows/amd64; do GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build ./... || exit 1; done
+	$(GO) run $(STATICCHECK) ./...
+	for t in linux/arm64 darwin/arm64 windows/amd64; do GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build ./... || exit 1; done
 	CGO_ENABLED=1 $(GO) test -race ./...
-	$(GO) test -run '^$$' -fuzz '^FuzzParseFrame$$' -fuzztime 10s ./abi
-	$(GO) test -run '^$$' -fuzz '^FuzzCanonical$$' -fuzztime 10s -fuzzminimizetime 1x ./event
-	$(GO) test -run '^$$' -fuzz '^FuzzAgree$$' -fuzztime 10s -fuzzminimizetime 1x ./host/meter
-	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 10s ./cmd/audit-host/internal/config
+	$(MAKE) fuzz bench
+
+# Every fuzz test for a while. A selector that selects nothing is a failure.
+FUZZTIME ?= 5s
+fuzz:
+	list=$$(grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' abi cmd event host ledger plugins queue seal | sed 's/:[0-9]*:func /:/'); \
+	test -n "$$list" || { echo "no fuzz test found"; exit 1; }; \
+	for f in $$list; do \
+		echo "$$f"; \
+		$(GO) test -run '^$$' -fuzz "^$${f#*:}\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$(dirname $${f%:*}) || exit 1; \
+	done
+
+# Every benchmark once, so that none rots.
+bench: plugins
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./...
+
+# A real OPA against a real audit-host; builds OPA, which takes minutes.
+interop: plugins
+	cd interop && $(GO) test -count=1 -v ./...

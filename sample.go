@@ -2,8 +2,7 @@
 // engine, keeps them through crashes, and lands them in a signed, hash-chained
 // ledger through WebAssembly sinks.
 //
-// The way of an event runs through these packages (README.md says which of
-// them exist so far):
+// The way of an event runs through these packages:
 //
 //   - abi: what crosses the boundary between host and plugin, with its
 //     normative text; abi/guest is the SDK for plugins written in Go
