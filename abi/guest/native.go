@@ -95,8 +95,7 @@ func runScript(mode uint32, s *Script, out []byte) uint64 {
 	return uint64(status)<<32 | uint64(copy(out, answer))
 }
 
-// list decodes the script. Addresses here have more bits than the ABI gives
-// them, so that texts and blobs come from where the script keeps them.
+// list decodes the script.
 func (s *Script) list() []Step {
 	values := s.values
 	steps := make([]Step, len(s.steps))
@@ -110,9 +109,9 @@ func (s *Script) list() []Step {
 			case abi.SQLFloat:
 				v = math.Float64frombits(c.value)
 			case abi.SQLText:
-				v, values = string(values[0]), values[1:]
+				v, values = string(unsafe.Slice((*byte)(values[0]), c.length)), values[1:]
 			case abi.SQLBlob:
-				v, values = values[0], values[1:]
+				v, values = unsafe.Slice((*byte)(values[0]), c.length), values[1:]
 			}
 			d.Cells = append(d.Cells, v)
 		}

@@ -15,9 +15,10 @@ import (
 type Script struct {
 	steps []step
 	cells []cell
-	// Texts and blobs, so that they live, on the heap, until Run returns.
+	// What the addresses in them stand for, so that it lives, on the heap,
+	// until Run returns.
 	sql    []string
-	values [][]byte
+	values []unsafe.Pointer
 }
 
 // step and cell have the layout of the ABI, whose byte order is that of
@@ -76,8 +77,9 @@ func (s *Script) Text(b []byte) { s.value(abi.SQLText, b) }
 func (s *Script) Blob(b []byte) { s.value(abi.SQLBlob, b) }
 
 func (s *Script) value(typ uint32, b []byte) {
-	s.values = append(s.values, b)
-	s.cells = append(s.cells, cell{typ: typ, length: uint32(len(b)), value: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))})
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	s.values = append(s.values, p)
+	s.cells = append(s.cells, cell{typ: typ, length: uint32(len(b)), value: uint64(uintptr(p))})
 }
 
 // Run runs the script as one transaction of the given mode of package abi. It

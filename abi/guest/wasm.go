@@ -3,10 +3,19 @@
 package guest
 
 import (
+	"runtime/debug"
 	"unsafe"
 
 	"github.com/audit-host/audit-host/abi"
 )
+
+// memoryGoal is what the collector keeps the guest's memory within where it
+// can, in bytes: a module can't ask for its cap, whose default is 64 MiB, and
+// left alone Go lets its heap double before it collects. A plugin that is
+// given more memory and needs it calls debug.SetMemoryLimit itself.
+const memoryGoal = 40 << 20
+
+func init() { debug.SetMemoryLimit(memoryGoal) }
 
 //go:wasmexport audit_abi_1
 func exportMarker() {}
