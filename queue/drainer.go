@@ -15,6 +15,9 @@ import (
 // delivers nothing until it is resumed.
 var ErrParked = errors.New("the sink is parked")
 
+// ErrNotParked is wrapped by the error of resuming a sink that delivers.
+var ErrNotParked = errors.New("it is not parked")
+
 // DrainerOptions is what a drainer works with. Sealer and DeadLetters are needed.
 type DrainerOptions struct {
 	SinkOptions
@@ -65,6 +68,7 @@ type Drainer struct {
 	slot    hand      // what is sealed and comes next
 	failure error     // what Next answered, after the events in slot; cleared when dealt with
 	sealing time.Time // At of the oldest event being sealed
+	replays []*replay // that wait for Run, the first one first
 	begun   bool
 	ended   bool
 	changed broadcast // something of this has changed
@@ -177,12 +181,21 @@ func (d *Drainer) run(ctx context.Context) error {
 
 // take makes what is in the slot the batch in hand. It waits for something to be
 // there, and returns the error of Next after the events before it.
+// Replays come in between, one before each batch, so that neither holds up the
+// other.
 func (d *Drainer) take(ctx context.Context) error {
-	for {
+	for replayed := false; ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		d.mu.Lock()
+		if len(d.replays) > 0 && (!replayed || len(d.slot.events) == 0) {
+			rp := d.replays[0]
+			d.replays, rp.begun, replayed = d.replays[1:], true, true
+			d.mu.Unlock()
+			d.redeliver(ctx, rp)
+			continue
+		}
 		if len(d.slot.events) > 0 {
 			d.hand, d.slot, d.spare = d.slot, d.spare, hand{}
 			d.changed.fire()

@@ -230,18 +230,23 @@ func (d *Drainer) parkAnew(ctx context.Context, reason string) error {
 	return errAnew
 }
 
-// deliver makes one attempt at a job and counts it. After an unknown outcome it
-// waits first, the longer the more incidents there were of late.
-func (d *Drainer) deliver(ctx context.Context, j *job) (abi.Result, error) {
+// fresh comes before every delivery. After an unknown outcome it waits, the
+// longer the more incidents there were of late.
+func (d *Drainer) fresh(ctx context.Context) error {
 	if d.stale {
 		n := d.budget.count(time.Now())
 		if err := d.wait(ctx, pause(waitLeast, waitLeast, restartMost, n-1)); err != nil {
-			return abi.Result{}, err
+			return err
 		}
 		d.stale = false
 		d.update(func(m *SinkMetrics) { m.Restarts++ })
 	}
-	if err := ctx.Err(); err != nil {
+	return ctx.Err()
+}
+
+// deliver makes one attempt at a job and counts it.
+func (d *Drainer) deliver(ctx context.Context, j *job) (abi.Result, error) {
+	if err := d.fresh(ctx); err != nil {
 		return abi.Result{}, err
 	}
 	if j.id == 0 {

@@ -132,6 +132,10 @@ func (d *Drainer) prepare(h *hand, b Batch) {
 		h.meta = append(h.meta, m)
 		h.bytes += len(e.ID) + len(e.Payload)
 	}
+	d.update(func(m *SinkMetrics) {
+		m.handedEvents += uint64(len(h.events))
+		m.handedBytes += uint64(h.bytes)
+	})
 	d.seal(h)
 }
 

@@ -40,6 +40,9 @@ type SinkMetrics struct {
 	Parked string
 	// LastError is the last thing that went wrong, cut to 512 bytes.
 	LastError string
+	// PendingBytes is about what the pending events take, in IDs and records: their
+	// number times the mean of those that the sink was handed.
+	PendingBytes uint64
 	// Oldest is when the oldest event in the drainer's hands was accepted; zero
 	// if it has none.
 	Oldest time.Time
@@ -73,6 +76,11 @@ type SinkMetrics struct {
 	// Batches counts deliveries; Retries those answered RETRY, in whole or in
 	// part; Busies those answered BUSY.
 	Batches, Retries, Busies uint64
+	// Replayed and ReplayRefused count the dead letters that a replay had the sink
+	// store, or that were refused again. They have no part in the equation.
+	Replayed, ReplayRefused uint64
+
+	handedEvents, handedBytes uint64 // by the queue
 }
 
 // maxErrorText bounds texts that come from a sink, in bytes.
@@ -88,8 +96,16 @@ func bounded(s string) string {
 // Metrics returns a snapshot. Pending and Lost belong to one instant.
 func (d *Drainer) Metrics() SinkMetrics {
 	m, settled := d.snapshot()
-	m.Pending = uint64(d.q.Watermarks().Accepted - settled)
+	m.pend(d.q.Watermarks().Accepted, settled)
 	return m
+}
+
+// pend sets what follows from how far the queue and the sink have come.
+func (m *SinkMetrics) pend(accepted, settled Seq) {
+	m.Pending = uint64(accepted - settled)
+	if m.handedEvents > 0 {
+		m.PendingBytes = uint64(float64(m.Pending) * float64(m.handedBytes) / float64(m.handedEvents))
+	}
 }
 
 // snapshot returns the drainer's numbers with the position they belong to.

@@ -154,12 +154,12 @@ func (r *Recorder) Resume(name string) error {
 	for _, d := range r.drainers {
 		if d.o.Name == name {
 			if !d.Resume() {
-				return fmt.Errorf("resume sink %q: it is not parked", name)
+				return fmt.Errorf("resume sink %q: %w", name, ErrNotParked)
 			}
 			return nil
 		}
 	}
-	return fmt.Errorf("resume sink %q: there is no such sink", name)
+	return fmt.Errorf("resume sink %q: %w", name, ErrNoSink)
 }
 
 // Metrics is a snapshot. Its sinks are in the order of the options.
@@ -175,7 +175,7 @@ func (r *Recorder) Metrics() Metrics {
 	w := r.o.Queue.Watermarks()
 	m.Submitted, m.SendFailures, m.Refused = w.Submitted+refused, w.SendFailures+refused, w.Refused.Count
 	for i := range m.Sinks {
-		m.Sinks[i].Pending = uint64(w.Accepted - settled[i])
+		m.Sinks[i].pend(w.Accepted, settled[i])
 	}
 	return m
 }
