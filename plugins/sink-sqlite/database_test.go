@@ -270,7 +270,7 @@ func TestNarrowGrantIsNotTheEventsFault(t *testing.T) {
 		}
 		return 0, ""
 	}
-	n.sink.doubtful = true
+	n.sink.begun = false
 	a := n.deliver(batchOf(2, 1, event(2, "b")))
 	want(t, a, abi.Busy)
 	if !strings.Contains(a.Message, "max_result") {

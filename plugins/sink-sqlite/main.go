@@ -31,7 +31,7 @@ import (
 
 func main() {}
 
-func init() { guest.Register(&sink{doubtful: true}) }
+func init() { guest.Register(&sink{}) }
 
 const (
 	// maxAttempts is how often a batch is tried when other writers win; as
@@ -55,9 +55,9 @@ type sink struct {
 	head head
 	// known tells that head is what the ledger had after the last batch.
 	known bool
-	// doubtful tells that the next batch may be stored already: it is the
-	// first, or the one before it failed.
-	doubtful bool
+	// begun tells that a batch was stored. Until then the next one may have
+	// been stored by an instance before this one.
+	begun bool
 	// races are those that the batch raceBatch has lost.
 	races     int
 	raceBatch uint64
@@ -85,8 +85,7 @@ func (s *sink) Open(config []byte) guest.Answer {
 
 // Deliver appends a batch to the ledger.
 func (s *sink) Deliver(b abi.View) guest.Answer {
-	look := s.doubtful || b.Attempt() > 1
-	s.doubtful = true
+	look := !s.begun || b.Attempt() > 1
 	var p plan
 	for looks := 0; ; {
 		if !s.known {
@@ -129,7 +128,7 @@ func (s *sink) failed(a guest.Answer) guest.Answer {
 // stored ends a batch that is committed.
 func (s *sink) stored(b abi.View, p *plan) guest.Answer {
 	s.head = s.next(b.Len() - p.left)
-	s.doubtful, s.races = false, 0
+	s.begun = true
 	if len(p.conflicts) == 0 {
 		return guest.OK(b.Len())
 	}

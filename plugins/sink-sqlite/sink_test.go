@@ -14,6 +14,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
+	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/seal"
 )
 
@@ -143,6 +144,46 @@ func TestRacesOfOtherBatchesDoNotCount(t *testing.T) {
 	verified(t, n.db, 17)
 }
 
+// TestAnAbandonedBatchLeavesItsRacesBehind: after four lost races the events
+// come in another batch, which has six attempts of its own.
+func TestAnAbandonedBatchLeavesItsRacesBehind(t *testing.T) {
+	n := newNative(t)
+	want(t, n.deliver(batchOf(1, 1, event(1, "first"))), abi.OK)
+	other := openDB(t, n.path)
+	i := 0
+	n.before = func(mode uint32, _ []guest.Step) {
+		if mode == abi.SQLWrite {
+			i++
+			insertAsOther(t, other, event(0, fmt.Sprintf("other-%d", i)))
+		}
+	}
+	for batch := uint64(2); batch < 5; batch++ {
+		for attempt := uint32(1); attempt <= 2; attempt++ {
+			want(t, n.deliver(batchOf(batch, attempt, event(2, "second"))), abi.Retry)
+		}
+	}
+	n.before = nil
+	want(t, n.deliver(batchOf(5, 1, event(2, "second"))), abi.OK)
+	verified(t, n.db, 14)
+}
+
+// TestRaceForTheFirstRow: the ledger was empty when the head was read.
+func TestRaceForTheFirstRow(t *testing.T) {
+	n := newNative(t)
+	must(t, n.db, strings.Join(ledger.Schema, ";"))
+	other := openDB(t, n.path)
+	n.before = func(mode uint32, _ []guest.Step) {
+		if mode == abi.SQLWrite {
+			n.before = nil
+			insertAsOther(t, other, event(0, "other"))
+		}
+	}
+	want(t, n.deliver(batchOf(1, 1, event(1, "a"))), abi.OK)
+	if rows := verified(t, n.db, 2); n.races != 1 || rows[0].ID != "other" {
+		t.Errorf("%d races, the first row is %s", n.races, rows[0].ID)
+	}
+}
+
 func TestRedeliveryInsertsNothing(t *testing.T) {
 	n := newNative(t)
 	list := events(1, 250)
@@ -150,8 +191,8 @@ func TestRedeliveryInsertsNothing(t *testing.T) {
 	for name, deliver := range map[string]func() guest.Answer{
 		"same batch again":     func() guest.Answer { return n.deliver(batchOf(1, 2, list...)) },
 		"in another batch":     func() guest.Answer { return n.deliver(batchOf(2, 1, list[100:]...)) },
-		"to a fresh instance":  func() guest.Answer { n.sink = &sink{doubtful: true}; return n.deliver(batchOf(1, 1, list...)) },
-		"after unknown commit": func() guest.Answer { n.sink.doubtful = true; return n.deliver(batchOf(3, 1, list[:3]...)) },
+		"to a fresh instance":  func() guest.Answer { n.sink = &sink{}; return n.deliver(batchOf(1, 1, list...)) },
+		"after unknown commit": func() guest.Answer { n.sink.begun = false; return n.deliver(batchOf(3, 1, list[:3]...)) },
 	} {
 		want(t, deliver(), abi.OK)
 		if rows := verified(t, n.db, 250); rows[249].ID != "id-000250" {

@@ -79,7 +79,7 @@ type native struct {
 }
 
 func newNative(t *testing.T) *native {
-	n := &native{t: t, sink: &sink{doubtful: true}, path: filepath.Join(t.TempDir(), "ledger.db")}
+	n := &native{t: t, sink: &sink{}, path: filepath.Join(t.TempDir(), "ledger.db")}
 	n.db = openDB(t, n.path)
 	t.Cleanup(guest.UseHost(guest.Host{
 		Verdict: func(i uint32, code abi.Outcome, text string) {
