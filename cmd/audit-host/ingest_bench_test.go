@@ -40,10 +40,6 @@ func benchmarkIngest(b *testing.B, id func() string) {
 	if err := os.WriteFile(input, []byte(text.String()), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
 	n := 0
 	for b.Loop() {
 		b.StopTimer()
@@ -58,8 +54,7 @@ func benchmarkIngest(b *testing.B, id func() string) {
 		config := filepath.Join(home, "audit.toml")
 		b.StartTimer()
 		audit := func(args ...string) []byte {
-			cmd := exec.Command(exe)
-			cmd.Args = append([]string{"audit-host"}, args...)
+			cmd := exec.Command(os.Getenv(binary), args...)
 			out, err := cmd.Output()
 			if err != nil {
 				b.Fatalf("%v: %v: %s", args, err, out)

@@ -6,53 +6,64 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/audit-host/audit-host/plugins/bundled"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline/compiled"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(&suite{m}, map[string]func(){"audit-host": main})
+	code, err := prepared(m)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
-// suite runs the tests in the process that was started to do so; the others,
-// with the same binary, are audit-host itself.
-type suite struct{ m *testing.M }
+// The names of variables that tests take from TestMain.
+const (
+	warmState = "AUDIT_HOST_TEST_STATE"  // a state directory with all code compiled
+	binary    = "AUDIT_HOST_TEST_BINARY" // audit-host as it is shipped
+)
 
-func (s *suite) Run() int {
-	for _, name := range bundled.Names() {
-		if _, err := bundled.Read(name); err != nil {
-			fmt.Fprintf(os.Stderr, "FAIL: %v\nThese tests need the plugins: run \"make plugins\" first.\n", err)
-			return 1
-		}
+func prepared(m *testing.M) (code int, err error) {
+	if err := compiled.Check(); err != nil {
+		return 1, err
 	}
 	dir, err := os.MkdirTemp("", "audit-host-test")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return 1, err
 	}
-	defer os.RemoveAll(dir)
-	// Compiled once: every test has a state directory of its own.
-	if err := compile(dir); err != nil {
-		fmt.Fprintf(os.Stderr, "FAIL: compile the plugins: %v\n", err)
-		return 1
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// Processes of their own are the program that is shipped, and not this
+	// one, which may run under the race detector and compile for minutes.
+	exe := filepath.Join(dir, "bin", "audit-host")
+	if runtime.GOOS == "windows" {
+		exe += ".exe"
 	}
-	if err := os.Setenv(warmCache, filepath.Join(dir, "state", "cache")); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	build := exec.Command("go", "build", "-o", exe, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("build audit-host: %w\n%s", err, out)
 	}
-	return s.m.Run()
+	home := filepath.Join(dir, "home")
+	if err := compile(home); err != nil {
+		return 1, fmt.Errorf("compile the plugins: %w", err)
+	}
+	if err := errors.Join(os.Setenv(binary, exe), os.Setenv(warmState, filepath.Join(home, "state"))); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
 }
 
-// warmCache names the variable that has the folder of compiled code.
-const warmCache = "AUDIT_HOST_TEST_CACHE"
-
+// compile makes a folder whose state has the code of both plugins.
 func compile(dir string) error {
 	if _, err := initialize(dir); err != nil {
 		return err
@@ -74,22 +85,7 @@ func compile(dir string) error {
 }
 
 // warm gives a state directory the compiled code.
-func warm(state string) error {
-	cache := filepath.Join(state, "cache")
-	if err := os.MkdirAll(cache, 0o700); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(os.Getenv(warmCache))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := os.Link(filepath.Join(os.Getenv(warmCache), e.Name()), filepath.Join(cache, e.Name())); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return nil
-}
+func warm(state string) error { return compiled.Share(os.Getenv(warmState), state) }
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -97,13 +93,12 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			env.Setenv(warmCache, os.Getenv(warmCache))
+			env.Setenv("PATH", filepath.Dir(os.Getenv(binary))+string(filepath.ListSeparator)+env.Getenv("PATH"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":  exits,
-			"warm":   func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(warm(ts.MkAbs(args[0]))) },
-			"append": appendText,
+			"exits": exits,
+			"warm":  func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(warm(ts.MkAbs(args[0]))) },
 		},
 	})
 }
@@ -124,12 +119,6 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if fmt.Sprint(code) != args[0] {
 		ts.Fatalf("%v exits with %d, want %s", args[1:], code, args[0])
 	}
-}
-
-// appendText runs "append FILE FROM": the text of FROM goes to the end of FILE.
-func appendText(ts *testscript.TestScript, _ bool, args []string) {
-	text := ts.ReadFile(args[0]) + ts.ReadFile(args[1])
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
 }
 
 // result is what a command left behind.
@@ -163,10 +152,6 @@ func home(t *testing.T, replacements ...string) (config string) {
 	dir := t.TempDir()
 	must(t, 0, "", "init", dir)
 	if err := warm(filepath.Join(dir, "state")); err != nil {
-		t.Fatal(err)
-	}
-	// The parents of the cache must be ours alone too.
-	if err := os.Chmod(filepath.Join(dir, "state"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	config = filepath.Join(dir, "audit.toml")

@@ -27,12 +27,7 @@ type child struct {
 // spawn starts a daemon and waits until it listens.
 func spawn(t *testing.T, config string) *child {
 	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &child{cmd: exec.Command(exe)}
-	c.cmd.Args = []string{"audit-host", "run", "-c", config} // the name makes the test binary audit-host
+	c := &child{cmd: exec.Command(os.Getenv(binary), "run", "-c", config)}
 	c.lines, c.done = make(chan string, 1<<16), make(chan struct{})
 	stderr, err := c.cmd.StderrPipe()
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline/compiled"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/statedir"
 	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/host"
-	"github.com/audit-host/audit-host/plugins/bundled"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -30,15 +30,51 @@ plugin = "sink-sqlite"
 grant.sql = {database = "ledger.db", create = true}
 `
 
+func TestMain(m *testing.M) {
+	code, err := prepared(m)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// warmState names the variable that has a state directory with compiled code.
+const warmState = "AUDIT_HOST_TEST_STATE"
+
+func prepared(m *testing.M) (code int, err error) {
+	if err := compiled.Check(); err != nil {
+		return 1, err
+	}
+	dir, err := os.MkdirTemp("", "pipeline-test")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	cfg, err := config.Parse(filepath.Join(dir, "audit.toml"), []byte(sample))
+	if err != nil {
+		return 1, err
+	}
+	p, err := Open(context.Background(), Options{Config: cfg, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return 1, err
+	}
+	if _, err := p.Close(context.Background()); err != nil {
+		return 1, err
+	}
+	if err := os.Setenv(warmState, cfg.StateDir); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
 func parse(t *testing.T, text string) *config.Config {
 	t.Helper()
-	for _, name := range bundled.Names() {
-		if _, err := bundled.Read(name); err != nil {
-			t.Fatalf("%v\nThis test needs the plugins: run \"make plugins\" first.", err)
-		}
-	}
 	cfg, err := config.Parse(filepath.Join(t.TempDir(), "audit.toml"), []byte(text))
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compiled.Share(os.Getenv(warmState), cfg.StateDir); err != nil {
 		t.Fatal(err)
 	}
 	return cfg
