@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
@@ -13,6 +14,7 @@ import (
 
 // deadLetterSchema makes the table. The ten columns of the source system come
 // first and keep their names.
+// The second version adds the replays, by deadLetterUpgrade.
 //
 // The unique index makes Put idempotent. It includes the hash of the content:
 // another event under the same id is another letter, and dropping it would be
@@ -41,6 +43,25 @@ const deadLetterSchema = `CREATE TABLE IF NOT EXISTS signed_events_dlq (
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS idx_signed_events_dlq_letter ON signed_events_dlq(sink, id, payload_hash)`
 
+// deadLetterUpgrade makes the second version of the first. A letter is open until
+// resolved_at is set.
+const deadLetterUpgrade = `ALTER TABLE signed_events_dlq ADD COLUMN resolved_at TEXT;
+ALTER TABLE signed_events_dlq ADD COLUMN resolution TEXT;
+ALTER TABLE signed_events_dlq ADD COLUMN replayed_at TEXT;
+ALTER TABLE signed_events_dlq ADD COLUMN replays INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX IF NOT EXISTS idx_signed_events_dlq_open ON signed_events_dlq(sink) WHERE resolved_at IS NULL;
+PRAGMA user_version = 2`
+
+// deadLetterVersion is SQLite's user_version of the present form.
+const deadLetterVersion = 2
+
+// What is selected from. A file of the first version that nobody may write reads
+// as one in which nothing was replayed yet.
+const (
+	deadLetterTable   = "signed_events_dlq"
+	deadLetterTableV1 = "(SELECT *, NULL AS resolved_at, NULL AS resolution, NULL AS replayed_at, 0 AS replays FROM signed_events_dlq)"
+)
+
 const deadLetterColumns = `dlq_id, id, agent_id, event_type, payload_hash, signature, attest_level, timestamp, failure_reason, failed_at,
   payload, sink, plugin, outcome, attempts, stderr, seq, key_id, timestamp_minted, raw`
 
@@ -53,21 +74,19 @@ const deadLetterTime = 30 * time.Second
 // ErrNoLetter is returned by [DeadLetters.Get] for an id that is not there.
 var ErrNoLetter = errors.New("no such dead letter")
 
-// Letter is a dead letter with its number in the database.
+// Letter is a dead letter with its number in the database, and with what became
+// of it since.
 type Letter struct {
 	// DLQID is dlq_id: larger is later, and numbers are never used again.
 	DLQID int64
 	abi.DeadLetter
-}
-
-// LetterFilter selects letters.
-type LetterFilter struct {
-	// Sink selects the letters of one sink; "" is all.
-	Sink string
-	// After is the cursor: only letters with a larger number.
-	After int64
-	// Limit is how many at most; 100 if it is 0.
-	Limit int
+	// ResolvedAt is when a replay ended well; zero for a letter that is open.
+	// Resolution says how.
+	ResolvedAt time.Time
+	Resolution string
+	// ReplayedAt is when it was last replayed, zero for never; Replays how often.
+	ReplayedAt time.Time
+	Replays    uint32
 }
 
 // DeadLetters keeps the events that no sink took, in a database of its own, so
@@ -81,12 +100,13 @@ type DeadLetters struct {
 	turn chan struct{} // holds one token: the right to use what follows
 	file dbFile
 	read *dbReader // set instead of file for a read-only one
+	from string    // the table, or what stands for it
 }
 
 // OpenDeadLetters opens the dead-letter database at path and makes it, mode
 // 0600, if it is not there.
 func OpenDeadLetters(path string) (*DeadLetters, error) {
-	d := &DeadLetters{path: path, turn: make(chan struct{}, 1)}
+	d := &DeadLetters{path: path, turn: make(chan struct{}, 1), from: deadLetterTable}
 	d.file = dbFile{path: path, create: true, options: dbOptions{busy: 10 * time.Second}, opened: prepareDeadLetters}
 	if err := d.write(context.Background(), func(*dbConn) error { return nil }); err != nil {
 		return nil, fmt.Errorf("open dead letters: %w", errors.Join(err, d.Close()))
@@ -101,8 +121,14 @@ func OpenDeadLettersReadOnly(path string) (*DeadLetters, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open dead letters: %w", err)
 	}
-	d := &DeadLetters{path: path, turn: make(chan struct{}, 1), read: r}
-	if err := d.reading(context.Background(), checkDeadLetters); err != nil {
+	d := &DeadLetters{path: path, turn: make(chan struct{}, 1), read: r, from: deadLetterTable}
+	if err := d.reading(context.Background(), func(c *dbConn) error {
+		version, err := checkDeadLetters(c)
+		if version == 1 {
+			d.from = deadLetterTableV1
+		}
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("open dead letters: %w", errors.Join(err, d.Close()))
 	}
 	return d, nil
@@ -118,26 +144,43 @@ func prepareDeadLetters(c *dbConn) error {
 		return err
 	}
 	if n == "0" && id == "0" {
-		if err := c.begin(true); err != nil {
-			return err
-		}
-		if err := c.exec(fmt.Sprintf("%s; PRAGMA application_id = %d; PRAGMA user_version = 1", deadLetterSchema, deadLetterID)); err != nil {
-			return err
-		}
-		return c.commit()
+		return upgradeDeadLetters(c, fmt.Sprintf("%s; PRAGMA application_id = %d; %s", deadLetterSchema, deadLetterID, deadLetterUpgrade))
 	}
-	return checkDeadLetters(c)
+	version, err := checkDeadLetters(c)
+	if err == nil && version == 1 {
+		err = upgradeDeadLetters(c, deadLetterUpgrade)
+	}
+	return err
 }
 
-func checkDeadLetters(c *dbConn) error {
-	id, err := c.value("PRAGMA application_id")
-	if err != nil {
+// upgradeDeadLetters runs statements, all or none.
+func upgradeDeadLetters(c *dbConn, sql string) error {
+	if err := c.begin(true); err != nil {
 		return err
 	}
-	if id != fmt.Sprint(deadLetterID) {
-		return fmt.Errorf("%s is another database (application_id %s, wanted %d); give the dead letters a file of their own", c.path, id, deadLetterID)
+	if err := c.exec(sql); err != nil {
+		return errors.Join(err, c.rollback())
 	}
-	return nil
+	return c.commit()
+}
+
+// checkDeadLetters refuses what is no dead-letter database of a known version.
+func checkDeadLetters(c *dbConn) (version int, err error) {
+	id, err := c.value("PRAGMA application_id")
+	if err != nil {
+		return 0, err
+	}
+	if id != fmt.Sprint(deadLetterID) {
+		return 0, fmt.Errorf("%s is another database (application_id %s, wanted %d); give the dead letters a file of their own", c.path, id, deadLetterID)
+	}
+	text, err := c.value("PRAGMA user_version")
+	if err != nil {
+		return 0, err
+	}
+	if version, err = strconv.Atoi(text); err != nil || version < 1 || version > deadLetterVersion {
+		return 0, fmt.Errorf("%s has the format %s, this audit-host knows 1 to %d; use the one that made it", c.path, text, deadLetterVersion)
+	}
+	return version, nil
 }
 
 // locked waits for its turn and bounds the time.
@@ -172,15 +215,19 @@ func (d *DeadLetters) reading(ctx context.Context, do func(*dbConn) error) error
 }
 
 // Put stores letters, all or none. One that is there already, with the same
-// sink, id and content, stays as it was first put. A letter without an id gets
-// one made of its content.
+// sink, id and content, stays as it was first put; if it had been resolved it is
+// open again, because an event that was refused must be an open letter. A letter
+// without an id gets one made of its content.
 func (d *DeadLetters) Put(ctx context.Context, letters []abi.DeadLetter) error {
 	if len(letters) == 0 {
 		return nil
 	}
 	err := d.write(ctx, func(c *dbConn) error {
 		s, err := c.prepareOwn("INSERT INTO signed_events_dlq (" + deadLetterColumns + `)
-			VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (sink, id, payload_hash) DO NOTHING`)
+			VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (sink, id, payload_hash) DO UPDATE SET
+			resolved_at = NULL, resolution = NULL, failed_at = excluded.failed_at, failure_reason = excluded.failure_reason,
+			outcome = excluded.outcome, stderr = excluded.stderr, plugin = excluded.plugin, seq = excluded.seq,
+			attempts = attempts + excluded.attempts WHERE resolved_at IS NOT NULL`)
 		if err != nil {
 			return err
 		}
@@ -235,101 +282,6 @@ func nullIfEmpty(s string) any {
 		return nil
 	}
 	return s
-}
-
-// List returns letters in the order of their numbers.
-func (d *DeadLetters) List(ctx context.Context, f LetterFilter) ([]Letter, error) {
-	if f.Limit <= 0 {
-		f.Limit = 100
-	}
-	letters, err := d.letters(ctx, "WHERE dlq_id > ? AND (? = '' OR sink = ?) ORDER BY dlq_id LIMIT ?", f.After, f.Sink, f.Sink, int64(f.Limit))
-	if err != nil {
-		return nil, fmt.Errorf("list dead letters of %s: %w", d.path, err)
-	}
-	return letters, nil
-}
-
-// Get returns one letter, or an error that wraps [ErrNoLetter].
-func (d *DeadLetters) Get(ctx context.Context, dlqID int64) (Letter, error) {
-	letters, err := d.letters(ctx, "WHERE dlq_id = ?", dlqID)
-	if err == nil && len(letters) == 0 {
-		err = ErrNoLetter
-	}
-	if err != nil {
-		return Letter{}, fmt.Errorf("get dead letter %d of %s: %w", dlqID, d.path, err)
-	}
-	return letters[0], nil
-}
-
-func (d *DeadLetters) letters(ctx context.Context, where string, args ...any) (letters []Letter, err error) {
-	err = d.reading(ctx, func(c *dbConn) error {
-		letters = nil
-		return c.each("SELECT "+deadLetterColumns+" FROM signed_events_dlq "+where, args, func(s *dbStmt) error {
-			l, err := readLetter(s)
-			letters = append(letters, l)
-			return err
-		})
-	})
-	return letters, err
-}
-
-func readLetter(s *dbStmt) (Letter, error) {
-	l := Letter{DLQID: s.integer(0)}
-	e := &l.Event
-	e.ID, e.AgentID, e.EventType = s.string(1), s.string(2), s.string(3)
-	copy(e.PayloadHash[:], s.bytes(4))
-	e.Signature, e.AttestLevel, e.Timestamp = s.bytes(5), s.string(6), s.string(7)
-	l.Reason = s.string(8)
-	at, err := time.Parse(time.RFC3339Nano, s.string(9))
-	if err != nil {
-		return l, fmt.Errorf("dead letter %d: read failed_at: %w", l.DLQID, err)
-	}
-	l.FailedAt = at
-	e.Payload, l.Sink, l.Plugin = s.bytes(10), s.string(11), s.string(12)
-	l.Outcome, l.Attempts, l.Stderr = abi.Outcome(s.integer(13)), uint32(s.integer(14)), s.string(15)
-	e.Seq, e.KeyID, e.Minted, l.Raw = uint64(s.integer(16)), s.string(17), s.integer(18) != 0, s.bytes(19)
-	if l.Raw != nil {
-		// The hash is that of Raw, for the index; the event itself has none.
-		e.Payload, e.PayloadHash = nil, [abi.HashSize]byte{}
-	}
-	return l, nil
-}
-
-// Count returns how many letters there are, of one sink or, with "", of all.
-func (d *DeadLetters) Count(ctx context.Context, sink string) (uint64, error) {
-	var n int64
-	err := d.reading(ctx, func(c *dbConn) error {
-		return c.each("SELECT count(*) FROM signed_events_dlq WHERE ? = '' OR sink = ?", []any{sink, sink}, func(s *dbStmt) error {
-			n = s.integer(0)
-			return nil
-		})
-	})
-	if err != nil {
-		return 0, fmt.Errorf("count dead letters of %s: %w", d.path, err)
-	}
-	return uint64(n), nil
-}
-
-// Delete removes letters by their numbers, all or none, and returns how many
-// were there.
-func (d *DeadLetters) Delete(ctx context.Context, dlqIDs []int64) (int, error) {
-	n := 0
-	err := d.write(ctx, func(c *dbConn) error {
-		n = 0
-		for _, id := range dlqIDs {
-			if err := c.each("DELETE FROM signed_events_dlq WHERE dlq_id = ? RETURNING dlq_id", []any{id}, func(*dbStmt) error {
-				n++
-				return nil
-			}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("delete dead letters of %s: %w", d.path, err)
-	}
-	return n, nil
 }
 
 // Close writes the log back into the file and closes it.

@@ -161,15 +161,15 @@ func TestDeadLettersListPages(t *testing.T) {
 			t.Errorf("sink %q: %d listed, %d counted, %v; wanted %d", sink, len(ids), n, err, want)
 		}
 	}
-	if n, err := d.Delete(ctx, []int64{1, 2, 2, 77}); n != 2 || err != nil {
-		t.Errorf("deleted %d, %v", n, err)
+	if ids, err := d.Purge(ctx, LetterFilter{IDs: []int64{1, 2, 2, 77}}); len(ids) != 2 || err != nil {
+		t.Errorf("removed %v, %v", ids, err)
 	}
 	if n, err := d.Count(ctx, ""); n != 23 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
 	// A number is never used again, so a cursor never skips a letter.
-	if n, err := d.Delete(ctx, []int64{25}); n != 1 || err != nil {
-		t.Errorf("%d, %v", n, err)
+	if ids, err := d.Purge(ctx, LetterFilter{IDs: []int64{25}}); len(ids) != 1 || err != nil {
+		t.Errorf("%v, %v", ids, err)
 	}
 	if err := d.Put(ctx, []abi.DeadLetter{letter("a", 99)}); err != nil {
 		t.Fatal(err)
@@ -266,7 +266,7 @@ func TestDeadLettersReadOnly(t *testing.T) {
 		if err := r.Put(ctx, []abi.DeadLetter{letter("a", 2)}); err == nil {
 			t.Error("put through a reader")
 		}
-		if _, err := r.Delete(ctx, []int64{1}); err == nil {
+		if _, err := r.Purge(ctx, LetterFilter{}); err == nil {
 			t.Error("deleted through a reader")
 		}
 		if err := r.Close(); err != nil {
