@@ -28,6 +28,8 @@ type dbFile struct {
 	options dbOptions
 	// opened is called, protected, with each new connection.
 	opened func(*dbConn) error
+	// syncDir makes the names in a folder durable; nil is syncDir itself.
+	syncDir func(dir string) error
 
 	conn *dbConn // nil until needed and after a fault
 	// committed tells that the last transaction came to its COMMIT.
@@ -143,7 +145,17 @@ func (f *dbFile) connect(ctx context.Context) error {
 		return err
 	}
 	err = c.protect(func() error {
-		if err := c.makeDurable(); err != nil || f.opened == nil {
+		if err := c.makeDurable(); err != nil {
+			return err
+		}
+		sync := f.syncDir
+		if sync == nil {
+			sync = syncDir
+		}
+		// The binding does not sync the folder after it has created the log.
+		// Without that a power cut could take the log's name, and with it all
+		// its commits; so it is done here, before the first one.
+		if err := sync(filepath.Dir(c.walPath())); err != nil || f.opened == nil {
 			return err
 		}
 		return f.opened(c)
@@ -159,11 +171,9 @@ func cantOpen(format string, a ...any) error {
 	return &dbError{code: int(sqlite3.CANTOPEN), text: fmt.Sprintf(format, a...)}
 }
 
-// makeDurable sets up a connection that writes: a commit that has returned is
-// on disk. In WAL mode with synchronous=FULL SQLite syncs the log at every
-// commit; the binding however does not sync the folder after it has created
-// the log, without which a power cut could take the log's name and all its
-// commits, so that is done here, before the first commit.
+// makeDurable sets up a connection that writes, so that a commit that has
+// returned is on disk: in WAL mode with synchronous=FULL SQLite syncs the log
+// at every commit.
 func (c *dbConn) makeDurable() error {
 	mode, err := c.value("PRAGMA journal_mode = WAL")
 	if err != nil {
@@ -187,7 +197,7 @@ func (c *dbConn) makeDurable() error {
 		_ = os.Chmod(wal, info.Mode().Perm())
 		_ = os.Chmod(wal[:len(wal)-len("-wal")]+"-shm", info.Mode().Perm())
 	}
-	return syncDir(filepath.Dir(wal))
+	return nil
 }
 
 // createEmpty makes an empty file that nobody else can read, and makes its

@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -168,7 +169,7 @@ func TestDatabaseReplaced(t *testing.T) {
 		{"log replaced", func(t *testing.T, p string) error { copyTo(t, p+"-wal", p+"-wal"); return nil }, abi.SQLDone, ""},
 		{"folder renamed", func(_ *testing.T, p string) error { return os.Rename(filepath.Dir(p), filepath.Dir(p)+".old") }, abi.SQLStatus(sqlite3.CANTOPEN), "no such file"},
 	} {
-		for _, when := range []string{"before", "during"} {
+		for _, when := range []string{"before", "before reading", "during"} {
 			t.Run(c.name+" "+when, func(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "in", "test.db")
 				if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
@@ -182,7 +183,7 @@ func TestDatabaseReplaced(t *testing.T) {
 				if err := g.sink.sql.file.conn.checkpoint(); err != nil {
 					t.Fatal(err)
 				}
-				if when == "before" {
+				if when != "during" {
 					if err := c.do(t, path); err != nil {
 						t.Fatal(err)
 					}
@@ -201,7 +202,11 @@ func TestDatabaseReplaced(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				g.expect(abi.SQLReplaced, filepath.Dir(path), abi.SQLWrite, exec("INSERT INTO v(b) VALUES ('lost?')"))
+				if when == "before reading" {
+					g.expect(abi.SQLReplaced, filepath.Dir(path), abi.SQLRead, query("SELECT 1"))
+				} else {
+					g.expect(abi.SQLReplaced, filepath.Dir(path), abi.SQLWrite, exec("INSERT INTO v(b) VALUES ('lost?')"))
+				}
 				g.expect(c.then, c.text, abi.SQLWrite, insertRow)
 				if c.then == abi.SQLDone {
 					if n := g.count(); n != 1 {
@@ -378,6 +383,29 @@ func TestDatabaseSyncsOncePerCommit(t *testing.T) {
 	if n := layer.syncs["-wal"] + layer.syncs[".db"] - before; n != 0 {
 		t.Errorf("%d syncs for reading", n)
 	}
+}
+
+// TestDatabaseSyncsTheFolderOfItsLog: when the folder is synced the log has a
+// name there and no commit in it yet.
+func TestDatabaseSyncsTheFolderOfItsLog(t *testing.T) {
+	g := emptyDB(t, SQLGrant{})
+	path, synced := g.sink.sql.grant.Database, 0
+	g.sink.sql.file.syncDir = func(dir string) error {
+		synced++
+		if info, err := os.Stat(path + "-wal"); err != nil || info.Size() != 0 || dir != filepath.Dir(path) {
+			t.Errorf("folder %s is synced, and the log is %v, %v", dir, info, err)
+		}
+		return syncDir(dir)
+	}
+	for range 3 {
+		g.must(abi.SQLWrite, exec("CREATE TABLE IF NOT EXISTS v(a)"))
+	}
+	if synced != 1 {
+		t.Errorf("synced %d times", synced)
+	}
+	g.sink.sql.file.drop()
+	g.sink.sql.file.syncDir = func(string) error { return errors.New("no sync") }
+	g.expect(abi.SQLBroken, "no sync", abi.SQLWrite, exec("INSERT INTO v VALUES (1)"))
 }
 
 // TestDatabaseLogIsBounded writes more than the log may hold.
