@@ -394,6 +394,34 @@ func TestCacheIsShared(t *testing.T) {
 	}
 }
 
+// A closed sink gives up its code, which the shared engine would keep.
+func TestClosedSinksGiveUpTheirCode(t *testing.T) {
+	c := newCache(t, filepath.Join(t.TempDir(), "cache"), nil)
+	code := func() int {
+		engine := reflect.ValueOf(c.cache).Elem().FieldByName("engs").Index(0).Elem().Elem()
+		return engine.FieldByName("compiledModules").Len()
+	}
+	s, err := Open(context.Background(), guestModule{}.bytes(), Options{Cache: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := code(); n != 3 { // the plugin's and two modules of host functions
+		t.Errorf("%d modules while open", n)
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if _, err := Open(context.Background(), guestModule{open: says(5, 0)}.bytes(), Options{Cache: c}); err == nil {
+		t.Error("opened")
+	}
+	if _, err := Inspect(context.Background(), guestModule{}.bytes(), InspectOptions{Cache: c}); err != nil {
+		t.Error(err)
+	}
+	if n := code(); n != 0 {
+		t.Errorf("%d modules left", n)
+	}
+}
+
 func TestInterpreterIsTold(t *testing.T) {
 	for _, c := range []struct {
 		cfg  wazero.RuntimeConfig

@@ -254,20 +254,23 @@ func TestDeadline(t *testing.T) {
 	wasi := func(name string, typ byte) [][]byte { return [][]byte{imported(wasiModule, name, typ)} }
 	// A subscription at 64: clock 1, one hour.
 	subscribe := cat(i32c(64), i64c(0), op(0x37, 3, 24), i32c(64), i64c(3600e9), op(0x37, 3, 24))
-	hash := cat(i32c(0), i32c(48<<20), i32c(0), callf(0))
+	hash := func(n int32) []byte { return cat(i32c(0), i32c(n), i32c(0), callf(0)) }
+	sha := [][]byte{imported("audit", "sha256", typThree)}
 	for _, c := range []struct {
-		name  string
-		guest guestModule
+		name   string
+		guest  guestModule
+		memory int64
 	}{
-		{"infinite loop", guestModule{deliver: when(1, forever())}},
+		{"infinite loop", guestModule{deliver: when(1, forever())}, 0},
 		{"poll_oneoff", guestModule{imports: wasi("poll_oneoff", typWASI4),
-			deliver: when(1, cat(subscribe, i32c(64), i32c(256), i32c(1), i32c(512), callf(0), opDrop, storeAll, opReturn))}},
-		{"hashing 48 MiB again and again", guestModule{imports: [][]byte{imported("audit", "sha256", typThree)},
-			deliver: when(1, cat(i32c(1000), op(0x40, 0, 0x1a), forever(hash)))}},
-		{"huge fills", guestModule{deliver: when(1, cat(i32c(1000), op(0x40, 0, 0x1a), forever(i32c(0), i32c(7), i32c(48<<20), op(0xfc, 11, 0))))}},
+			deliver: when(1, cat(subscribe, i32c(64), i32c(256), i32c(1), i32c(512), callf(0), opDrop, storeAll, opReturn))}, 0},
+		// Between two looks of the meter lie 20,000 of these calls.
+		{"hashing 1 MiB again and again", guestModule{imports: sha, deliver: when(1, cat(i32c(1000), op(0x40, 0, 0x1a), forever(hash(1<<20))))}, 0},
+		{"hashing almost 4 GiB", guestModule{imports: sha, deliver: when(1, cat(i32c(65_000), op(0x40, 0, 0x1a), hash(-(1<<28))))}, 4 << 30},
+		{"huge fills", guestModule{deliver: when(1, cat(i32c(1000), op(0x40, 0, 0x1a), forever(i32c(0), i32c(7), i32c(48<<20), op(0xfc, 11, 0))))}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := openGuest(t, c.guest.bytes(), Options{Deadline: testDeadline})
+			s := openGuest(t, c.guest.bytes(), Options{Deadline: testDeadline, Memory: c.memory})
 			begin := time.Now()
 			r := s.Deliver(context.Background(), batchOf(1, "x"))
 			if took := time.Since(begin); took < testDeadline || took > testDeadline+time.Second {

@@ -118,6 +118,30 @@ func TestModulesThatDoNotFit(t *testing.T) {
 	}
 }
 
+// A plugin uses what its manifest asks for, and no more, granted or not.
+func TestGrantsGoByTheManifest(t *testing.T) {
+	imports := [][]byte{imported("audit", "now", typNow)}
+	_, err := Open(context.Background(), guestModule{imports: imports}.bytes(), Options{Name: "ledger", Now: true})
+	if err == nil || !strings.Contains(err.Error(), `import audit.now: needs the capability "now", which the plugin's manifest does not ask for`) {
+		t.Errorf("%v", err)
+	}
+	asks := guestModule{imports: imports, manifest: `{"name":"x","version":"1","capabilities":["now"]}`}
+	if r := openGuest(t, asks.bytes(), Options{Now: true, Random: true}).Deliver(context.Background(), batchOf(1, "x")); r.Outcome != abi.OK {
+		t.Errorf("%v %q", r.Outcome, r.Detail)
+	}
+}
+
+func TestNoPanic(t *testing.T) {
+	var list []int
+	err := noPanic("read the module", func() error { list[7] = 1; return nil })
+	if err == nil || !strings.Contains(err.Error(), "read the module: panic: runtime error: index out of range [7]") {
+		t.Errorf("%v", err)
+	}
+	if err := noPanic("", func() error { return errUnfit }); err != errUnfit {
+		t.Errorf("%v", err)
+	}
+}
+
 // Unusual modules that fit.
 func TestUnusualModules(t *testing.T) {
 	for name, change := range map[string]func(m *wasmtest.Module){
