@@ -40,7 +40,29 @@ const (
 	ImportSQL     = "sql"
 	ImportNow     = "now"
 	ImportRandom  = "random"
+	ImportAppend  = "append"
+	ImportHTTP    = "http"
+	ImportKVGet   = "kv_get"
+	ImportKVSet   = "kv_set"
+	ImportKVDel   = "kv_delete"
 )
+
+// Capabilities that a manifest may ask for and a grant gives. The names are
+// those of the imports they stand for, but for CapabilityKV, which stands for
+// three.
+const (
+	CapabilitySQL    = ImportSQL
+	CapabilityAppend = ImportAppend
+	CapabilityHTTP   = ImportHTTP
+	CapabilityKV     = "kv"
+	CapabilityNow    = ImportNow
+	CapabilityRandom = ImportRandom
+)
+
+// Capabilities lists them all, in the order of README.md.
+func Capabilities() []string {
+	return []string{CapabilitySQL, CapabilityAppend, CapabilityHTTP, CapabilityKV, CapabilityNow, CapabilityRandom}
+}
 
 // WholeBatch is the index that stands for the batch itself in a verdict.
 const WholeBatch = ^uint32(0)
@@ -105,9 +127,14 @@ func Imports() []Signature {
 		{Name: ImportLog, Params: []ValueType{I32, I32, I32}},
 		{Name: ImportMetric, Params: []ValueType{I32, I64}},
 		{Name: ImportSHA256, Params: []ValueType{I32, I32, I32}},
-		{Name: ImportSQL, Params: []ValueType{I32, I32, I32, I32, I32}, Results: []ValueType{I64}, Capability: ImportSQL},
-		{Name: ImportNow, Results: []ValueType{I64}, Capability: ImportNow},
-		{Name: ImportRandom, Params: []ValueType{I32, I32}, Capability: ImportRandom},
+		{Name: ImportSQL, Params: []ValueType{I32, I32, I32, I32, I32}, Results: []ValueType{I64}, Capability: CapabilitySQL},
+		{Name: ImportAppend, Params: []ValueType{I32, I32}, Results: []ValueType{I64}, Capability: CapabilityAppend},
+		{Name: ImportHTTP, Params: []ValueType{I32, I32, I32, I32, I32, I32}, Results: []ValueType{I64}, Capability: CapabilityHTTP},
+		{Name: ImportKVGet, Params: []ValueType{I32, I32, I32, I32}, Results: []ValueType{I64}, Capability: CapabilityKV},
+		{Name: ImportKVSet, Params: []ValueType{I32, I32, I32, I32}, Results: []ValueType{I64}, Capability: CapabilityKV},
+		{Name: ImportKVDel, Params: []ValueType{I32, I32}, Results: []ValueType{I64}, Capability: CapabilityKV},
+		{Name: ImportNow, Results: []ValueType{I64}, Capability: CapabilityNow},
+		{Name: ImportRandom, Params: []ValueType{I32, I32}, Capability: CapabilityRandom},
 	}
 }
 

@@ -56,28 +56,28 @@ func check(m *module, c wazero.CompiledModule, granted map[string]bool) error {
 			add("import %s.%s: wanted a function of module %s or of the WASI shim, found an unknown one", mod, name, abi.ImportModule)
 		case !same(def, want):
 			add("import %s.%s: wanted %s, found %s", mod, name, form(want.Params, want.Results), formOf(def))
-		case want.Capability != "" && !granted[want.Capability]:
-			add("import %s.%s: needs the capability %q, which is not granted; grant it in audit.toml if this plugin should have it", mod, name, want.Capability)
 		case want.Capability != "" && !slices.Contains(m.manifest.Capabilities, want.Capability):
 			add("import %s.%s: needs the capability %q, which the plugin's manifest does not ask for", mod, name, want.Capability)
 		}
 	}
 	for _, want := range m.manifest.Capabilities {
-		if has, known := granted[want]; !known {
+		if _, known := granted[want]; !known {
 			add("capability %q: wanted by the manifest, unknown to this host", want)
-		} else if !has {
-			add("capability %q: wanted by the manifest, not granted; grant it in audit.toml if this plugin should have it", want)
 		}
 	}
+	var lacking error // not a nil *GrantError in the interface
+	if e := missingGrants(m, granted); e != nil {
+		lacking = e
+	}
 	if problems == nil {
-		return nil
+		return lacking
 	}
 	slices.Sort(problems)
 	problems = slices.Compact(problems)
 	if n := len(problems) - maxProblems; n > 0 {
 		problems = append(problems[:maxProblems], fmt.Sprintf("and %d more", n))
 	}
-	return fmt.Errorf("not a plugin of ABI %d:\n  %s", abi.Version, strings.Join(problems, "\n  "))
+	return errors.Join(fmt.Errorf("not a plugin of ABI %d:\n  %s", abi.Version, strings.Join(problems, "\n  ")), lacking)
 }
 
 const markerPrefix = "audit_abi_"

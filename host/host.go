@@ -42,6 +42,7 @@ type Sink struct {
 	runtime  wazero.Runtime // nil once closed
 	compiled wazero.CompiledModule
 	sql      *database // nil if not granted
+	grants   grants
 	inst     *instance // nil until needed and after a host-made outcome
 	call     call      // what the host functions of the running call fill in
 }
@@ -67,6 +68,9 @@ func Open(ctx context.Context, wasm []byte, o Options) (*Sink, error) {
 		"functions", m.info.Functions, "charges", m.info.Charges)
 	if o.SQL != nil {
 		s.sql = newDatabase(*o.SQL, o.Cache)
+	}
+	if err := s.openGrants(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("sink %s: %w", o.Name, err), s.Close(ctx))
 	}
 	var config *ConfigError
 	switch r, err := s.fresh(ctx); {
@@ -112,15 +116,6 @@ func (s *Sink) load(ctx context.Context, m *module) error {
 	return nil
 }
 
-// granted names every capability this host knows and whether it is granted.
-func (s *Sink) granted() map[string]bool {
-	return map[string]bool{
-		abi.ImportSQL:    s.o.SQL != nil,
-		abi.ImportNow:    s.o.Now,
-		abi.ImportRandom: s.o.Random,
-	}
-}
-
 // Manifest returns what the plugin says about itself.
 func (s *Sink) Manifest() manifest.Manifest { return s.manifest }
 
@@ -142,6 +137,11 @@ func (s *Sink) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
 		return r
 	}
 	defer s.end()
+	return s.withGrants(ctx, b, func(b *abi.Batch) abi.Result { return s.deliver(ctx, b) })
+}
+
+// deliver hands a batch over; the turn is this call's.
+func (s *Sink) deliver(ctx context.Context, b *abi.Batch) abi.Result {
 	n := b.Size()
 	if n > abi.MaxFrame {
 		return abi.Result{Outcome: abi.Reject, Detail: fmt.Sprintf("the batch has %d bytes, a frame at most %d; lower batch_bytes of this sink", n, abi.MaxFrame)}
@@ -153,7 +153,7 @@ func (s *Sink) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
 	}
 	s.call.begin(len(b.Events))
 	i := s.inst
-	r = s.invoke(ctx, func(ctx context.Context) (uint64, error) {
+	r := s.invoke(ctx, func(ctx context.Context) (uint64, error) {
 		if err := i.put(ctx, n, func(dst []byte) { b.Encode(dst) }); err != nil {
 			return 0, err
 		}
@@ -226,7 +226,7 @@ func (s *Sink) optional(ctx context.Context, name string) abi.Result {
 	case r.Outcome == abi.Partial || r.Outcome >= abi.BadConfig:
 		return s.broken(fmt.Sprintf("%s answered %s; it may answer OK, RETRY, REJECT or BUSY", name, r.Outcome))
 	}
-	return r
+	return s.settle(ctx, r, nil)
 }
 
 // Close lets the guest make durable what it holds back and put itself in
@@ -258,6 +258,7 @@ func (s *Sink) Close(ctx context.Context) error {
 		}
 		s.sql = nil
 	}
+	errs = append(errs, s.closeGrants())
 	// With a shared cache the code outlives the runtime unless it is given up.
 	if s.compiled != nil {
 		errs = append(errs, s.compiled.Close(context.WithoutCancel(ctx)))

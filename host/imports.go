@@ -49,6 +49,8 @@ type call struct {
 	logged    int // lines
 	loggedLen int // bytes
 	panicked  string
+	// complaints counts the failures of capabilities, logged or not.
+	complaints int
 }
 
 func (c *call) begin(events int) {
@@ -114,6 +116,8 @@ func (s *Sink) exportAudit(ctx context.Context) error {
 	functions := map[string]func(context.Context, api.Module, []uint64){
 		abi.ImportVerdict: s.verdict, abi.ImportLog: s.log, abi.ImportMetric: s.metric,
 		abi.ImportSHA256: hashSHA256, abi.ImportSQL: s.runSQL, abi.ImportNow: now, abi.ImportRandom: random,
+		abi.ImportAppend: s.appendRecord, abi.ImportHTTP: s.httpRequest,
+		abi.ImportKVGet: s.kvGet, abi.ImportKVSet: s.kvSet, abi.ImportKVDel: s.kvDelete,
 	}
 	granted := s.granted()
 	for _, sig := range abi.Imports() {

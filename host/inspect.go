@@ -122,7 +122,7 @@ func (in *Inspection) compile(ctx context.Context, m *module, o InspectOptions) 
 	in.Compile, in.Compiled = time.Since(begin), compiles
 	in.symbols(m, c)
 	granted := map[string]bool{}
-	for _, name := range knownCapabilities() {
+	for _, name := range abi.Capabilities() {
 		granted[name] = true
 	}
 	if in.Manifest == nil {
@@ -171,15 +171,4 @@ func (in *Inspection) memory(mem api.MemoryDefinition) {
 	in.MemoryMin = uint64(mem.Min()) * wasmPage
 	most, _ := mem.Max()
 	in.MemoryMax = uint64(most) * wasmPage
-}
-
-// knownCapabilities lists the grants that this host has.
-func knownCapabilities() []string {
-	var names []string
-	for _, sig := range abi.Imports() {
-		if sig.Capability != "" {
-			names = append(names, sig.Capability)
-		}
-	}
-	return names
 }

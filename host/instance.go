@@ -97,7 +97,7 @@ func (s *Sink) fresh(ctx context.Context) (abi.Result, error) {
 	default:
 		r = s.broken(fmt.Sprintf("%s answered %s; it may answer OK, RETRY, BUSY or BAD_CONFIG", abi.ExportOpen, r.Outcome))
 	}
-	return r, nil
+	return s.settle(ctx, r, nil), nil
 }
 
 func (s *Sink) start(ctx context.Context, i *instance) (uint64, error) {

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/audit-host/audit-host/host/appendfile"
+	"github.com/audit-host/audit-host/host/egress"
 )
 
 // Defaults of [Options].
@@ -38,6 +41,12 @@ type Options struct {
 	Fuel, Stack int64
 	// SQL grants the sql capability on one database.
 	SQL *SQLGrant
+	// Append grants the append capability on one file, HTTP the http capability
+	// on the hosts of a policy, KV a small store of the sink's own. A secret of
+	// the policy never reaches the guest, a log or an error.
+	Append *appendfile.Options
+	HTTP   *egress.Policy
+	KV     *KVGrant
 	// Now and Random grant the real clock and real randomness; without them
 	// a guest sees a clock that only its own waiting moves, and the same
 	// pseudo-random bytes in every instance.

@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"math"
 	"unsafe"
@@ -21,6 +22,14 @@ type Host struct {
 	SQL    func(mode uint32, steps []Step, size int) (abi.SQLStatus, []byte)
 	Now    func() int64 // nanoseconds since 1970
 	Random func([]byte)
+	// Append gets a record that is valid until it returns.
+	Append func(record []byte) abi.Status
+	// HTTP answers a request; the text is the reason of another status than
+	// abi.StatusDone.
+	HTTP func(r Request) (answer abi.HTTPAnswer, status abi.Status, text string)
+	// KV is the store of the capability kv, without limits and without
+	// transactions; nil stops the test that needs one.
+	KV map[string][]byte
 }
 
 // Step is a step of a script as a [Host] gets it. A cell is nil, int64,
@@ -118,4 +127,58 @@ func (s *Script) list() []Step {
 		steps[i] = d
 	}
 	return steps
+}
+
+func hostAppend(record unsafe.Pointer, n uint32) uint64 {
+	if standIn.Append == nil {
+		noHost("append")
+	}
+	return abi.StatusAnswer(standIn.Append(unsafe.Slice((*byte)(record), n)), 0)
+}
+
+func runHTTP(r *Request, out []byte) uint64 {
+	if standIn.HTTP == nil {
+		noHost("http")
+	}
+	a, status, text := standIn.HTTP(*r)
+	switch {
+	case status != abi.StatusDone:
+		return abi.StatusAnswer(status, uint32(copy(out, text)))
+	case len(out) < abi.HTTPAnswerSize:
+		return abi.StatusAnswer(abi.StatusTooLarge, 0)
+	}
+	return abi.StatusAnswer(status, uint32(a.Put(out)))
+}
+
+func hostKVGet(key string, out unsafe.Pointer, size uint32) uint64 {
+	if standIn.KV == nil {
+		noHost("kv")
+	}
+	v, ok := standIn.KV[key]
+	switch {
+	case !ok:
+		return abi.StatusAnswer(abi.StatusAbsent, 0)
+	case uint64(len(v)) > uint64(size):
+		return abi.StatusAnswer(abi.StatusTooLarge, uint32(len(v)))
+	}
+	return abi.StatusAnswer(abi.StatusDone, uint32(copy(unsafe.Slice((*byte)(out), size), v)))
+}
+
+func hostKVSet(key string, value unsafe.Pointer, n uint32) uint64 {
+	if standIn.KV == nil {
+		noHost("kv")
+	}
+	standIn.KV[key] = bytes.Clone(unsafe.Slice((*byte)(value), n))
+	return abi.StatusAnswer(abi.StatusDone, 0)
+}
+
+func hostKVDelete(key string) uint64 {
+	if standIn.KV == nil {
+		noHost("kv")
+	}
+	if _, ok := standIn.KV[key]; !ok {
+		return abi.StatusAnswer(abi.StatusAbsent, 0)
+	}
+	delete(standIn.KV, key)
+	return abi.StatusAnswer(abi.StatusDone, 0)
 }

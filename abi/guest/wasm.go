@@ -59,6 +59,27 @@ func hostNow() uint64
 //go:wasmimport audit random
 func hostRandom(b unsafe.Pointer, n uint32)
 
+//go:wasmimport audit append
+func hostAppend(record unsafe.Pointer, n uint32) uint64
+
+//go:wasmimport audit http
+func hostHTTP(head unsafe.Pointer, headLen uint32, body unsafe.Pointer, bodyLen uint32, out unsafe.Pointer, size uint32) uint64
+
+//go:wasmimport audit kv_get
+func hostKVGet(key string, out unsafe.Pointer, size uint32) uint64
+
+//go:wasmimport audit kv_set
+func hostKVSet(key string, value unsafe.Pointer, n uint32) uint64
+
+//go:wasmimport audit kv_delete
+func hostKVDelete(key string) uint64
+
+func runHTTP(r *Request, out []byte) uint64 {
+	head := r.head()
+	return hostHTTP(unsafe.Pointer(unsafe.SliceData(head)), uint32(len(head)),
+		unsafe.Pointer(unsafe.SliceData(r.Body)), uint32(len(r.Body)), unsafe.Pointer(unsafe.SliceData(out)), uint32(len(out)))
+}
+
 // running keeps the script whose addresses the host is about to follow on the
 // heap, where nothing moves, and alive.
 var running *Script
