@@ -43,8 +43,11 @@ type KVGrant struct {
 // not at all. Events whose batch changed nothing are noted in memory and go
 // into the next transaction: if they come again before it, they meet the store
 // as it was when they came first; if behind it, they are not delivered. A
-// position is only noted with OK for its event, never for a rejected one: a
-// dead letter that is replayed under its old position is delivered.
+// position is only noted with OK for its event.
+//
+// Not guaranteed: this for the replay of a dead letter, which has no position
+// (0, in the queue of id 0). If it is cut short it may come again although its
+// changes were kept; the guest knows the event by its id.
 type kvStore struct {
 	grant KVGrant
 	file  dbFile
@@ -167,7 +170,7 @@ func (k *kvStore) uncovered(b *abi.Batch) (*abi.Batch, []int) {
 // b is nil for a call that was no delivery.
 func (k *kvStore) commit(ctx context.Context, b *abi.Batch, verdicts []abi.Verdict) error {
 	queue, covered := k.queue, slices.Clone(k.covered)
-	if b != nil {
+	if b != nil && b.Queue != ([16]byte{}) {
 		if b.Queue != queue {
 			queue, covered = b.Queue, nil
 		}

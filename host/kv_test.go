@@ -112,6 +112,9 @@ func TestKVAndTheCursor(t *testing.T) {
 		{positions(2, 0, 0), 14, abi.OK}, // without a place in a queue
 		{positions(2, 0, 0), 16, abi.OK},
 		{positions(2, 1, 2), 16, abi.OK},
+		{positions(0, 0, 0), 18, abi.OK}, // a replay of dead letters is in no queue
+		{positions(0, 0), 19, abi.OK},
+		{positions(2, 1, 2), 19, abi.OK}, // and takes nothing from what is known of one
 	} {
 		// Each time another process, as far as the store is concerned.
 		s, err := Open(context.Background(), wasm, kvOptions(path))
@@ -301,6 +304,13 @@ func TestKilledWithGrants(t *testing.T) {
 		return Open(context.Background(), g.bytes(), o)
 	}
 	if dir := os.Getenv(killChild); dir != "" {
+		cache, err := OpenCache(os.Getenv(startChild))
+		if err == nil {
+			err = StartSQLite(cache)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		s, err := open(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -316,11 +326,11 @@ func TestKilledWithGrants(t *testing.T) {
 			fmt.Printf("stored %d\n", n)
 		}
 	}
-	dir := t.TempDir()
+	dir, code := t.TempDir(), filepath.Join(t.TempDir(), "cache")
 	var told, next uint64 = 0, 1
 	for round := range 5 {
 		cmd := osexec.Command(os.Args[0], "-test.run=^TestKilledWithGrants$", "-test.timeout=2m")
-		cmd.Env = append(os.Environ(), killChild+"="+dir, killChild+"_FROM="+strconv.FormatUint(next, 10))
+		cmd.Env = append(os.Environ(), killChild+"="+dir, killChild+"_FROM="+strconv.FormatUint(next, 10), startChild+"="+code)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
