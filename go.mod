@@ -3,6 +3,7 @@ module github.com/audit-host/audit-host
 go 1.26.0
 
 require (
+	filippo.io/edwards25519 v1.2.0
 	github.com/BurntSushi/toml v1.6.0
 	github.com/google/uuid v1.6.0
 	github.com/ncruces/go-sqlite3 v0.32.0
