@@ -21,7 +21,7 @@ var arrows = map[string]struct{ own, others []string }{
 	"abi":     {own: []string{"abi"}},
 	"ledger":  {},
 	"event":   {own: []string{"abi"}, others: []string{"github.com/google/uuid"}},
-	"seal":    {own: []string{"abi", "ledger"}},
+	"seal":    {own: []string{"abi", "ledger"}, others: []string{"filippo.io/edwards25519"}},
 	"queue":   {own: []string{"abi", "queue"}, others: []string{"golang.org/x/sys"}},
 	"host":    {own: []string{"abi", "ledger", "host"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
 	"plugins": {own: []string{"abi", "ledger", "plugins"}},

@@ -126,11 +126,13 @@ type sealer struct {
 	before func(*abi.Event) // if set, called first
 }
 
-func (s sealer) Seal(e *abi.Event) {
-	if s.before != nil {
-		s.before(e)
+func (s sealer) Seal(events ...*abi.Event) {
+	for _, e := range events {
+		if s.before != nil {
+			s.before(e)
+		}
+		copy(e.Digest[:], e.ID)
 	}
-	copy(e.Digest[:], e.ID)
 }
 
 func sealed(e *abi.Event) bool {

@@ -139,29 +139,41 @@ func (d *Drainer) prepare(h *hand, b Batch) {
 	d.seal(h)
 }
 
-// sealAlone is the number of events from which several processors seal.
-const sealAlone = 4
+// Sizes of what is sealed at a time.
+const (
+	sealAlone    = 4  // events from which several processors seal
+	sealTogether = 32 // events in one call of the sealer
+)
 
 // seal seals what was decoded, on all processors.
 func (d *Drainer) seal(h *hand) {
+	workers := runtime.GOMAXPROCS(0)
+	if len(h.events) < sealAlone {
+		workers = 1
+	}
+	each := min(sealTogether, (len(h.events)+workers-1)/workers)
 	var next atomic.Int64
 	work := func() {
+		var run [sealTogether]*abi.Event
 		for {
-			i := int(next.Add(1)) - 1
-			if i >= len(h.events) {
+			last := int(next.Add(int64(each)))
+			first := last - each
+			if first >= len(h.events) {
 				return
 			}
-			if h.meta[i].fault == "" {
-				d.o.Sealer.Seal(&h.events[i])
+			events := run[:0]
+			for i := first; i < min(last, len(h.events)); i++ {
+				if h.meta[i].fault == "" {
+					events = append(events, &h.events[i])
+				}
+			}
+			if len(events) > 0 {
+				d.o.Sealer.Seal(events...)
 			}
 		}
 	}
-	if len(h.events) < sealAlone {
-		work()
-		return
-	}
 	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) - 1 {
+	for range workers - 1 {
 		wg.Go(work)
 	}
 	work()

@@ -20,10 +20,10 @@ type Sink interface {
 	Close(ctx context.Context) error
 }
 
-// Sealer computes hashes and signature of an event before it is delivered. It
-// is called concurrently, and again for a second delivery, with the same
-// result.
-type Sealer interface{ Seal(*abi.Event) }
+// Sealer computes hashes and signatures of events before they are delivered,
+// for signatures made together cost less. It is called concurrently, and again
+// for a second delivery, with the same result.
+type Sealer interface{ Seal(...*abi.Event) }
 
 // DeadLetters keeps events that a sink will never take.
 type DeadLetters interface {

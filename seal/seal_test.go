@@ -139,11 +139,3 @@ func TestWithoutKeyTheEventIsUnsigned(t *testing.T) {
 		t.Fatalf("got %+v", e)
 	}
 }
-
-func BenchmarkSeal(b *testing.B) {
-	s, e := NewSealer(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))), event()
-	e.Payload = bytes.Repeat([]byte("x"), 400)
-	for b.Loop() {
-		s.Seal(&e)
-	}
-}
