@@ -25,8 +25,15 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
-	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
+	profile := profileFlag(root)
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		began = true
+		return profile.start()
+	}
 	err := root.ExecuteContext(ctx)
+	if stopErr := profile.stop(); err == nil {
+		err = stopErr
+	}
 	var exit *exitError
 	if err != nil && !began && !errors.As(err, &exit) {
 		err = &exitError{exitUsage, err}
