@@ -44,7 +44,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func newRoot() *cobra.Command {
 	root := group("audit-host", "Keeps what a policy engine refused in a signed, hash-chained ledger",
 		newInit(), newValidate(), newRun(), newIngest(), newVerify(), newCanonicalize(), newTail(),
-		group("dlq", "Look after the dead letters", newDLQList()),
+		group("dlq", "Look after the dead letters", newDLQList(), newDLQShow(), newDLQReplay(), newDLQPurge()),
+		group("sink", "Look after the sinks of a running daemon", newSinkList(), newSinkResume()),
 		group("key", "Make and show keys", newKeyNew(), newKeyPublic()),
 		group("plugin", "Look at plugins", newPluginInspect()),
 		newVersion(), newCompletion())

@@ -106,6 +106,8 @@ func (s Signing) Enabled() bool { return s.PrivateKey != "" }
 // DeadLetters says where events go that no sink takes.
 type DeadLetters struct {
 	Path string
+	// ReplayAtStart has the daemon replay the open ones when it starts.
+	ReplayAtStart bool
 }
 
 // Sink is one destination.

@@ -105,6 +105,7 @@ func (c *Config) render(hide bool) []byte {
 	}
 	w.table("[dead_letters]")
 	w.key("path", c.DeadLetters.Path)
+	w.key("replay_at_start", c.DeadLetters.ReplayAtStart)
 	for _, s := range c.Sinks {
 		w.sink(s, hide)
 	}

@@ -48,6 +48,7 @@ func (c *checker) config(file string) *Config {
 	cfg.DeadLetters.Path = filepath.Join(cfg.StateDir, "dead-letters.db")
 	dead.optionalPath("path", dir, &cfg.DeadLetters.Path)
 	c.claim(dead, "path", cfg.DeadLetters.Path)
+	dead.flag("replay_at_start", &cfg.DeadLetters.ReplayAtStart)
 
 	if at, ok := either(queue, "max_bytes", listener, "max_event"); ok && cfg.Queue.MaxBytes < cfg.HTTP.MaxEvent {
 		c.add(at.value, "", "queue.max_bytes (%v) is less than http.max_event (%v): such an event could never be queued",

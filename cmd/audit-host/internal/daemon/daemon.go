@@ -19,6 +19,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/control"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/metrics"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
@@ -72,6 +73,10 @@ func serve(ctx context.Context, o Options, p *pipeline.Pipeline) (stopped time.T
 		group.Go(func() { served <- server.Serve(ctx, ln) })
 	}
 	group.Go(func() { sweep(ctx, p.Lookup(), o.Log) })
+	group.Go(func() { controlled(ctx, cfg, p, o.Log) })
+	if cfg.DeadLetters.ReplayAtStart {
+		group.Go(func() { p.ReplayAtStart(ctx, o.Log) })
+	}
 	if err := notify("READY=1"); err != nil {
 		o.Log.Warn("tell systemd", slog.Any("error", err))
 	}
@@ -95,6 +100,18 @@ func serve(ctx context.Context, o Options, p *pipeline.Pipeline) (stopped time.T
 	return stopped, err
 }
 
+// controlled answers the commands that talk to the daemon. Events are taken and
+// delivered without them too, so that what goes wrong here stops nothing.
+func controlled(ctx context.Context, cfg *config.Config, p *pipeline.Pipeline, log *slog.Logger) {
+	ln, err := control.Listen(cfg.StateDir)
+	if err == nil {
+		err = control.Serve(ctx, ln, p, log)
+	}
+	if err != nil {
+		log.Error("no control socket: audit-host sink, and dlq replay beside the daemon, will not work", slog.Any("error", err))
+	}
+}
+
 // sweep closes views of the ledger that are not used any more.
 func sweep(ctx context.Context, l *pipeline.Lookup, log *slog.Logger) {
 	tick := time.NewTicker(time.Second)
@@ -110,10 +127,6 @@ func sweep(ctx context.Context, l *pipeline.Lookup, log *slog.Logger) {
 		}
 	}
 }
-
-// opaSink stands for a sink's name in the dead letters of what OPA sent and no
-// event could be made of. No sink can have it.
-const opaSink = "ingest/opa"
 
 func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 	cfg := o.Config
@@ -132,7 +145,7 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 		DeadLetters: func(ctx context.Context, refused []ingest.Refused) error {
 			letters := make([]abi.DeadLetter, len(refused))
 			for i, r := range refused {
-				letters[i] = abi.DeadLetter{Raw: r.Raw, Sink: opaSink, Outcome: abi.Reject, Reason: r.Reason, FailedAt: time.Now()}
+				letters[i] = abi.DeadLetter{Raw: r.Raw, Sink: pipeline.OPASink, Outcome: abi.Reject, Reason: r.Reason, FailedAt: time.Now()}
 			}
 			return p.Letters.Put(ctx, letters)
 		},
@@ -155,13 +168,6 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 func countDead(letters *host.DeadLetters) metrics.Dead {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	n, err := letters.Count(ctx, "")
-	if err != nil || n == 0 {
-		return metrics.Dead{Err: err}
-	}
-	first, err := letters.List(ctx, host.LetterFilter{Limit: 1})
-	if err != nil || len(first) == 0 {
-		return metrics.Dead{Letters: n, Err: err}
-	}
-	return metrics.Dead{Letters: n, Oldest: first[0].FailedAt}
+	t, err := letters.Tally(ctx, host.LetterFilter{})
+	return metrics.Dead{Open: t.Open, Resolved: t.Resolved, Oldest: t.Oldest, Err: err}
 }

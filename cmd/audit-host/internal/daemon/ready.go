@@ -55,7 +55,7 @@ func trouble(m *queue.SinkMetrics, now time.Time) (harm bool, reason string) {
 	}
 	switch {
 	case m.Parked != "":
-		return m.Required, fmt.Sprintf("%s is parked, its events are kept: %s; mend it and start again", name, m.Parked)
+		return m.Required, fmt.Sprintf("%s is parked, its events are kept: %s; mend it, then: audit-host sink resume %s", name, m.Parked, m.Name)
 	case m.State == queue.Stopped:
 		return m.Required, name + " has stopped"
 	case age >= tooOld:

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,6 +56,7 @@ func count(text []byte, as layout, most int) (n int, f *failure, broken *layoutE
 type receipt struct {
 	index int
 	queue.Receipt
+	payload [sha256.Size]byte // its hash, for ack=ledger
 }
 
 func (s *Server) events(w http.ResponseWriter, r *http.Request) *failure {
@@ -80,7 +82,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *failure {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), s.o.AckTimeout, errAckTimeout)
 	defer cancel()
 	a := Answer{Events: make([]Result, 0, n)}
-	receipts, tooLarge := s.submit(ctx, b.bytes, as, &a)
+	receipts, tooLarge := s.submit(ctx, b.bytes, as, asked, &a)
 	b.free() // it may be waited for long, and the events have memory of their own
 	s.accepted.Add(uint64(a.Accepted))
 	s.rejected.Add(uint64(a.Rejected))
@@ -104,7 +106,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *failure {
 
 // submit parses the events and hands them to the queue, up to the first that
 // the queue does not take. It fills the answer's events and counts.
-func (s *Server) submit(ctx context.Context, text []byte, as layout, a *Answer) (receipts []receipt, tooLarge int) {
+func (s *Server) submit(ctx context.Context, text []byte, as layout, asked ack, a *Answer) (receipts []receipt, tooLarge int) {
 	full := false
 	// The layout was checked before, so there is no error here.
 	_ = split(text, as, func(raw []byte, line int) bool {
@@ -123,7 +125,11 @@ func (s *Server) submit(ctx context.Context, text []byte, as layout, a *Answer) 
 		}
 		switch t.status {
 		case StatusAccepted:
-			receipts = append(receipts, receipt{res.Index, t.receipt})
+			rc := receipt{index: res.Index, Receipt: t.receipt}
+			if asked == ackLedger {
+				rc.payload = sha256.Sum256(t.payload)
+			}
+			receipts = append(receipts, rc)
 			a.Accepted++
 		case StatusSkipped:
 			a.Skipped++
@@ -148,7 +154,8 @@ type taken struct {
 	id      string
 	status  Status // accepted, skipped, rejected or retry
 	receipt queue.Receipt
-	err     error // for rejected and retry
+	payload []byte // of an accepted one
+	err     error  // for rejected and retry
 }
 
 var errEventSize = errors.New("the event is too large")
@@ -172,7 +179,7 @@ func (s *Server) take(ctx context.Context, raw []byte, parse Parse) taken {
 	rc, err := s.o.Intake.Submit(ctx, e)
 	switch {
 	case err == nil:
-		return taken{id: e.ID, status: StatusAccepted, receipt: rc}
+		return taken{id: e.ID, status: StatusAccepted, receipt: rc, payload: e.Payload}
 	case errors.Is(err, queue.ErrTooLarge):
 		return taken{id: e.ID, status: StatusRejected, err: fmt.Errorf("%w: %w", errEventSize, err)}
 	case errors.Is(err, queue.ErrBadID):
@@ -191,10 +198,10 @@ func (s *Server) acknowledge(ctx context.Context, asked ack, receipts []receipt,
 	if asked == ackLedger {
 		level = queue.Committed
 	}
-	wait(ctx, receipts, level, func(i int, err error) {
-		res := &a.Events[i]
+	wait(ctx, receipts, level, func(rc *receipt, err error) {
+		res := &a.Events[rc.index]
 		if err == nil && asked == ackLedger {
-			err = s.find(ctx, res)
+			err = s.find(ctx, res, rc.payload)
 		} else if err == nil {
 			res.Status = StatusDurable
 		}
@@ -206,30 +213,30 @@ func (s *Server) acknowledge(ctx context.Context, asked ack, receipts []receipt,
 	return waiting
 }
 
-// wait calls f with every receipt's index and how the wait for its level ended.
+// wait calls f with every receipt and how the wait for its level ended.
 // The queue keeps order, so the last one is waited for, and for the others it
 // is enough to look. They are looked at because the last one may be an old
 // event's repetition, and because a queue that failed may have kept the first
 // ones.
-func wait(ctx context.Context, receipts []receipt, level queue.Level, f func(index int, err error)) {
+func wait(ctx context.Context, receipts []receipt, level queue.Level, f func(rc *receipt, err error)) {
 	if len(receipts) == 0 {
 		return
 	}
 	_ = receipts[len(receipts)-1].Wait(ctx, level) // asked again in its turn
-	for _, rc := range receipts {
-		err := rc.Wait(ctx, level)
+	for i := range receipts {
+		err := receipts[i].Wait(ctx, level)
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		f(rc.index, err)
+		f(&receipts[i], err)
 	}
 }
 
 // find fills in where a committed event stands.
-func (s *Server) find(ctx context.Context, res *Result) error {
+func (s *Server) find(ctx context.Context, res *Result, payload [sha256.Size]byte) error {
 	// Committed without being found is durable all the same.
 	res.Status = StatusDurable
-	at, ok, err := s.o.Lookup(ctx, res.ID)
+	at, ok, err := s.o.Lookup(ctx, res.ID, payload)
 	switch {
 	case err != nil:
 		return fmt.Errorf("committed, but look up row: %w", err)

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -213,13 +214,27 @@ func TestEventsClientGoesAway(t *testing.T) {
 	})
 }
 
+// What is looked up is the event with its content, not just its id.
+func TestEventsLookupTellsTheContent(t *testing.T) {
+	r := newRig(t, queue.MemoryOptions{}, nil)
+	r.commitAll()
+	e, _, err := parseTest([]byte(event("a")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.post(200, "/v1/events?ack=ledger", event("a"))
+	if want := sha256.Sum256(e.Payload); len(r.asked) != 1 || r.asked[0] != want {
+		t.Errorf("asked for %x, want %x", r.asked, want)
+	}
+}
+
 func TestEventsLookupFails(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want string
 	}{{errors.New("disk on fire"), "disk on fire"}, {nil, "neither in the ledger"}} {
 		r := newRig(t, queue.MemoryOptions{}, func(o *Options) {
-			o.Lookup = func(context.Context, string) (Landed, bool, error) { return Landed{}, false, c.err }
+			o.Lookup = func(context.Context, string, [32]byte) (Landed, bool, error) { return Landed{}, false, c.err }
 		})
 		r.commitAll()
 		a := r.post(503, "/v1/events?ack=ledger", event("a"))

@@ -112,8 +112,10 @@ type Options struct {
 	ParseOPA    Parse
 	// Record tells whether events with this decision are recorded.
 	Record func(decision string) bool
-	// Lookup tells where the event with this id stands; false if nowhere.
-	Lookup func(ctx context.Context, id string) (Landed, bool, error)
+	// Lookup tells where the event with this id and the SHA-256 of its payload
+	// stands; false if nowhere. The hash tells it from another one that was sent
+	// under the same id.
+	Lookup func(ctx context.Context, id string, payload [sha256.Size]byte) (Landed, bool, error)
 	// DeadLetters stores what OPA sent and no event could be made of. When it
 	// returns nil they are durable. The same text can come again, because OPA
 	// repeats a batch until it is answered with 200.

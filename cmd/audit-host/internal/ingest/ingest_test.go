@@ -30,7 +30,8 @@ type rig struct {
 
 	mu     sync.Mutex
 	landed map[string]Landed
-	order  []string // ids, as committed
+	order  []string   // ids, as committed
+	asked  [][32]byte // payload hashes that Lookup was given
 	dead   []Refused
 	deadly error // what DeadLetters returns
 }
@@ -50,9 +51,10 @@ func newRig(t *testing.T, m queue.MemoryOptions, change func(*Options)) *rig {
 		Intake: r, ParseNative: parseTest, ParseOPA: parseTest,
 		Record:       func(d string) bool { return d == "refuse" },
 		DurableLevel: queue.Committed,
-		Lookup: func(_ context.Context, id string) (Landed, bool, error) {
+		Lookup: func(_ context.Context, id string, payload [32]byte) (Landed, bool, error) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
+			r.asked = append(r.asked, payload)
 			at, ok := r.landed[id]
 			return at, ok, nil
 		},

@@ -31,7 +31,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) *failure {
 		t := s.take(ctx, raw, s.o.ParseOPA)
 		switch t.status {
 		case StatusAccepted:
-			receipts = append(receipts, receipt{index, t.receipt})
+			receipts = append(receipts, receipt{index: index, Receipt: t.receipt})
 		case StatusSkipped:
 			skipped++
 		case StatusRetry:
@@ -68,7 +68,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) *failure {
 	b.free()
 
 	var failed error
-	wait(ctx, receipts, s.o.DurableLevel, func(_ int, err error) {
+	wait(ctx, receipts, s.o.DurableLevel, func(_ *receipt, err error) {
 		if err != nil && failed == nil {
 			failed = err
 		}

@@ -36,12 +36,12 @@ type Snapshot struct {
 	Dead     Dead
 }
 
-// Dead is what lies in the dead letters. An Err leaves both numbers out of the
+// Dead is what lies in the dead letters. An Err leaves all numbers out of the
 // scrape: what can't be counted is not 0.
 type Dead struct {
-	Letters uint64
-	Oldest  time.Time // when the first of them failed; zero if there is none
-	Err     error
+	Open, Resolved uint64    // that no replay has resolved, and that one has
+	Oldest         time.Time // when the first of the open ones failed; zero if there is none
+	Err            error
 }
 
 // Build says what the binary is made of.
@@ -76,7 +76,7 @@ type collector struct {
 	submitted, sendFailures, unsigned                    *prometheus.Desc
 	queueEvents, queueEventsLimit, queueBytes, queueSize *prometheus.Desc
 	queueRefused, queueFailed, ingest                    *prometheus.Desc
-	deadLetters, deadAge                                 *prometheus.Desc
+	deadLetters, deadOpen, deadResolved, deadAge         *prometheus.Desc
 	sinks                                                []sinkMetric
 }
 
@@ -103,8 +103,10 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 		queueSize:        desc("queue_limit_bytes", "How many bytes the queue keeps; 0 is no limit."),
 		queueRefused:     desc("queue_refused_total", "Events refused because the queue was full."),
 		queueFailed:      desc("queue_failed", "1 if the queue cannot write any more."),
-		deadLetters:      desc("dead_letters", "Dead letters that are kept."),
-		deadAge:          desc("oldest_dead_letter_age_seconds", "How long ago the oldest dead letter failed; 0 if there is none."),
+		deadLetters:      desc("dead_letters", "Dead letters that are kept, resolved or not."),
+		deadOpen:         desc("dead_letters_unresolved", "Dead letters that no replay has resolved."),
+		deadResolved:     desc("dead_letters_resolved", "Dead letters that a replay has resolved and nobody has purged."),
+		deadAge:          desc("oldest_dead_letter_age_seconds", "How long ago the oldest unresolved dead letter failed; 0 if there is none."),
 		ingest:           desc("ingest_events_total", "Events of requests by what became of them.", "outcome"),
 	}
 	c.build = prometheus.MustNewConstMetric(desc("build_info", "What this binary is made of; always 1.",
@@ -123,15 +125,19 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 	count("restarts_total", "Fresh instances of the plugin after one was lost.", func(m *queue.SinkMetrics) uint64 { return m.Restarts })
 	count("recovered_total", "Events of an earlier run that the sink had not taken.", func(m *queue.SinkMetrics) uint64 { return m.Recovered })
 	count("skipped_total", "Events that an optional sink missed because it fell behind.", func(m *queue.SinkMetrics) uint64 { return m.Skipped })
+	count("replayed_total", "Dead letters that a replay had the sink store.", func(m *queue.SinkMetrics) uint64 { return m.Replayed })
+	count("replay_refused_total", "Dead letters that were refused again.", func(m *queue.SinkMetrics) uint64 { return m.ReplayRefused })
 	sink("lost", "Events that the sink passed without an outcome; always 0.", prometheus.GaugeValue,
 		func(m *queue.SinkMetrics, _ time.Time) float64 { return float64(m.Lost) })
 	sink("pending", "Accepted events without a final outcome.", prometheus.GaugeValue,
 		func(m *queue.SinkMetrics, _ time.Time) float64 { return float64(m.Pending) })
+	sink("pending_bytes", "About what the pending events take.", prometheus.GaugeValue,
+		func(m *queue.SinkMetrics, _ time.Time) float64 { return float64(m.PendingBytes) })
 	sink("oldest_age_seconds", "Age of the oldest pending event; 0 if there is none.", prometheus.GaugeValue,
 		func(m *queue.SinkMetrics, now time.Time) float64 {
 			return age(m.Oldest, now)
 		})
-	sink("parked", "1 if the sink was given up until the next start.", prometheus.GaugeValue,
+	sink("parked", "1 if the sink delivers nothing until it is resumed.", prometheus.GaugeValue,
 		func(m *queue.SinkMetrics, _ time.Time) float64 { return number(m.Parked != "") })
 	return c
 }
@@ -154,7 +160,7 @@ func number(is bool) float64 {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.build.Desc(), c.submitted, c.sendFailures, c.unsigned, c.queueEvents, c.queueEventsLimit,
-		c.queueBytes, c.queueSize, c.queueRefused, c.queueFailed, c.ingest, c.deadLetters, c.deadAge} {
+		c.queueBytes, c.queueSize, c.queueRefused, c.queueFailed, c.ingest, c.deadLetters, c.deadOpen, c.deadResolved, c.deadAge} {
 		out <- d
 	}
 	for _, s := range c.sinks {
@@ -182,7 +188,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	if s.Dead.Err != nil {
 		out <- prometheus.NewInvalidMetric(c.deadLetters, s.Dead.Err)
 	} else {
-		send(c.deadLetters, gauge, float64(s.Dead.Letters))
+		send(c.deadLetters, gauge, float64(s.Dead.Open+s.Dead.Resolved))
+		send(c.deadOpen, gauge, float64(s.Dead.Open))
+		send(c.deadResolved, gauge, float64(s.Dead.Resolved))
 		send(c.deadAge, gauge, age(s.Dead.Oldest, now))
 	}
 	for _, o := range []struct {

@@ -23,14 +23,14 @@ var now = time.Unix(1_800_000_000, 0)
 func snapshot() Snapshot {
 	return Snapshot{
 		Recorder: queue.Metrics{Submitted: 100, SendFailures: 10, Sinks: []queue.SinkMetrics{
-			{Name: "ledger", Pending: 5, Appended: 80, DLQLanded: 5, AppendFailures: 7, DrainerPanics: 2, UniqueRaceRetries: 3,
+			{Name: "ledger", Pending: 5, PendingBytes: 5000, Replayed: 12, ReplayRefused: 13, Appended: 80, DLQLanded: 5, AppendFailures: 7, DrainerPanics: 2, UniqueRaceRetries: 3,
 				Restarts: 1, Oldest: now.Add(-1500 * time.Millisecond)},
 			{Name: "mock", Recovered: 4, Skipped: 1, Pending: 93, Parked: "some reason with a client's text", Oldest: now.Add(time.Hour)},
 		}},
 		Queue:    queue.Watermarks{Events: 9, LimitEvents: 1000, Bytes: 900, LimitBytes: 1 << 20, Refused: queue.Refusals{Count: 8}, Failure: errors.New("no space")},
 		Ingest:   ingest.Stats{Accepted: 1, Rejected: 2, Skipped: 3, Retry: 4, DeadLettered: 5},
 		Unsigned: true,
-		Dead:     Dead{Letters: 6, Oldest: now.Add(-time.Minute)},
+		Dead:     Dead{Open: 4, Resolved: 2, Oldest: now.Add(-time.Minute)},
 	}
 }
 
@@ -49,9 +49,15 @@ audit_host_appended_total{sink="mock"} 0
 # HELP audit_host_build_info What this binary is made of; always 1.
 # TYPE audit_host_build_info gauge
 audit_host_build_info{commit="abc",goversion="go1.26",sqlite="3.51.3",version="v1",wazero="v1.12.0"} 1
-# HELP audit_host_dead_letters Dead letters that are kept.
+# HELP audit_host_dead_letters Dead letters that are kept, resolved or not.
 # TYPE audit_host_dead_letters gauge
 audit_host_dead_letters 6
+# HELP audit_host_dead_letters_resolved Dead letters that a replay has resolved and nobody has purged.
+# TYPE audit_host_dead_letters_resolved gauge
+audit_host_dead_letters_resolved 2
+# HELP audit_host_dead_letters_unresolved Dead letters that no replay has resolved.
+# TYPE audit_host_dead_letters_unresolved gauge
+audit_host_dead_letters_unresolved 4
 # HELP audit_host_dlq_landed_total Events that became dead letters.
 # TYPE audit_host_dlq_landed_total counter
 audit_host_dlq_landed_total{sink="ledger"} 5
@@ -75,10 +81,10 @@ audit_host_lost{sink="mock"} 0
 # TYPE audit_host_oldest_age_seconds gauge
 audit_host_oldest_age_seconds{sink="ledger"} 1.5
 audit_host_oldest_age_seconds{sink="mock"} 0
-# HELP audit_host_oldest_dead_letter_age_seconds How long ago the oldest dead letter failed; 0 if there is none.
+# HELP audit_host_oldest_dead_letter_age_seconds How long ago the oldest unresolved dead letter failed; 0 if there is none.
 # TYPE audit_host_oldest_dead_letter_age_seconds gauge
 audit_host_oldest_dead_letter_age_seconds 60
-# HELP audit_host_parked 1 if the sink was given up until the next start.
+# HELP audit_host_parked 1 if the sink delivers nothing until it is resumed.
 # TYPE audit_host_parked gauge
 audit_host_parked{sink="ledger"} 0
 audit_host_parked{sink="mock"} 1
@@ -86,6 +92,10 @@ audit_host_parked{sink="mock"} 1
 # TYPE audit_host_pending gauge
 audit_host_pending{sink="ledger"} 5
 audit_host_pending{sink="mock"} 93
+# HELP audit_host_pending_bytes About what the pending events take.
+# TYPE audit_host_pending_bytes gauge
+audit_host_pending_bytes{sink="ledger"} 5000
+audit_host_pending_bytes{sink="mock"} 0
 # HELP audit_host_queue_bytes What the events in the queue take.
 # TYPE audit_host_queue_bytes gauge
 audit_host_queue_bytes 900
@@ -108,6 +118,14 @@ audit_host_queue_refused_total 8
 # TYPE audit_host_recovered_total counter
 audit_host_recovered_total{sink="ledger"} 0
 audit_host_recovered_total{sink="mock"} 4
+# HELP audit_host_replay_refused_total Dead letters that were refused again.
+# TYPE audit_host_replay_refused_total counter
+audit_host_replay_refused_total{sink="ledger"} 13
+audit_host_replay_refused_total{sink="mock"} 0
+# HELP audit_host_replayed_total Dead letters that a replay had the sink store.
+# TYPE audit_host_replayed_total counter
+audit_host_replayed_total{sink="ledger"} 12
+audit_host_replayed_total{sink="mock"} 0
 # HELP audit_host_restarts_total Fresh instances of the plugin after one was lost.
 # TYPE audit_host_restarts_total counter
 audit_host_restarts_total{sink="ledger"} 1

@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"sync"
@@ -37,46 +39,54 @@ func newLookup(cfg *config.Config, letters *host.DeadLetters) *Lookup {
 	return l
 }
 
-// Find has the form of ingest.Options.Lookup.
-func (l *Lookup) Find(ctx context.Context, id string) (ingest.Landed, bool, error) {
+// Find has the form of ingest.Options.Lookup. A row with the payload's hash is
+// the event's. One with another is the event's as well if only the time differs
+// that was stamped at its acceptance, and else that of an earlier event under the
+// same id: the sink has told the two apart, and has refused this one if there is
+// a letter with its content.
+func (l *Lookup) Find(ctx context.Context, id string, payload [sha256.Size]byte) (ingest.Landed, bool, error) {
+	var row ingest.Landed
+	var there bool
 	if l.ledger != "" {
-		landed, found, err := l.row(ctx, id)
-		if err != nil || found {
-			return landed, found, err
+		var stored []byte
+		var err error
+		if row, stored, there, err = l.row(ctx, id); err != nil || there && bytes.Equal(stored, payload[:]) {
+			return row, there, err
 		}
 	}
-	letter, err := l.letters.Find(ctx, l.sink, id)
+	letter, err := l.letters.FindContent(ctx, l.sink, id, payload)
 	switch {
 	case errors.Is(err, host.ErrNoLetter):
-		return ingest.Landed{}, false, nil
+		return row, there, nil
 	case err != nil:
 		return ingest.Landed{}, false, err
 	}
 	return ingest.Landed{DeadLetter: letter.Reason}, true, nil
 }
 
-func (l *Lookup) row(ctx context.Context, id string) (ingest.Landed, bool, error) {
+// row returns where the row of that id stands, and the hash of its payload.
+func (l *Lookup) row(ctx context.Context, id string) (landed ingest.Landed, payload []byte, found bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	fresh := false
 	for {
 		if l.view == nil || time.Since(l.opened) > snapshotAge {
 			if err := l.open(); err != nil {
-				return ingest.Landed{}, false, err
+				return ingest.Landed{}, nil, false, err
 			}
 			fresh = true
 		}
 		row, err := l.view.Lookup(ctx, id)
 		switch {
 		case err == nil:
-			return ingest.Landed{Sequence: row.Sequence, RowHash: hex.EncodeToString(row.RowHash)}, true, nil
+			return ingest.Landed{Sequence: row.Sequence, RowHash: hex.EncodeToString(row.RowHash)}, row.PayloadHash, true, nil
 		case !fresh:
 			// The event may have been committed since, or the view is no good.
 			l.opened = time.Time{}
 		case errors.Is(err, host.ErrNoRow):
-			return ingest.Landed{}, false, nil
+			return ingest.Landed{}, nil, false, nil
 		default:
-			return ingest.Landed{}, false, err
+			return ingest.Landed{}, nil, false, err
 		}
 	}
 }

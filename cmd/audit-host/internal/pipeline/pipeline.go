@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
@@ -47,10 +48,12 @@ type Pipeline struct {
 	// Missing are the optional sinks that could not be loaded, with the reason.
 	Missing map[string]string
 
-	state  *statedir.Dir
-	cache  *host.Cache
-	lookup *Lookup
-	sinks  []*host.Sink // until the recorder has them
+	cfg       *config.Config
+	replaying sync.Mutex // held by Replay
+	state     *statedir.Dir
+	cache     *host.Cache
+	lookup    *Lookup
+	sinks     []*host.Sink // until the recorder has them
 }
 
 // CacheDir is the folder of compiled code of a configuration.
@@ -58,7 +61,7 @@ func CacheDir(cfg *config.Config) string { return cfg.StateDir + string(os.PathS
 
 // Open builds the pipeline and starts the recorder. ctx bounds the start only.
 func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
-	p := &Pipeline{Missing: map[string]string{}}
+	p := &Pipeline{Missing: map[string]string{}, cfg: o.Config}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.release(context.WithoutCancel(ctx)))

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -135,25 +136,27 @@ func TestLossRecord(t *testing.T) {
 func TestLookup(t *testing.T) {
 	cfg := parse(t, strings.Replace(sample, "max_event", "#max_event", 1))
 	p := open(t, cfg, false)
-	find := func(id string) (ingest.Landed, bool) {
+	find := func(e abi.Event) (ingest.Landed, bool) {
 		t.Helper()
-		landed, found, err := p.Lookup().Find(t.Context(), id)
+		landed, found, err := p.Lookup().Find(t.Context(), e.ID, sha256.Sum256(e.Payload))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return landed, found
 	}
+	var last abi.Event
 	for i := range 3 {
 		e := refusal(t, fmt.Sprint("agent:", i))
+		last = e
 		if i == 0 {
 			// The ledger does not exist before its first row.
-			if _, _, err := p.Lookup().Find(t.Context(), e.ID); err == nil {
+			if _, _, err := p.Lookup().Find(t.Context(), e.ID, sha256.Sum256(e.Payload)); err == nil {
 				t.Error("found something in no ledger")
 			}
 			if err := p.Lookup().Reachable(); err == nil {
 				t.Error("reached no ledger")
 			}
-		} else if _, found := find(e.ID); found {
+		} else if _, found := find(e); found {
 			t.Error("found before it was submitted") // and the view that says so is kept
 		}
 		rc, err := p.Recorder.Submit(t.Context(), e)
@@ -163,7 +166,7 @@ func TestLookup(t *testing.T) {
 		if err := rc.Wait(t.Context(), queue.Committed); err != nil {
 			t.Fatal(err)
 		}
-		if landed, found := find(e.ID); !found || landed.Sequence != uint64(i+1) || len(landed.RowHash) != 64 || landed.DeadLetter != "" {
+		if landed, found := find(e); !found || landed.Sequence != uint64(i+1) || len(landed.RowHash) != 64 || landed.DeadLetter != "" {
 			t.Errorf("event %d: %+v, %v", i, landed, found)
 		}
 	}
@@ -171,8 +174,22 @@ func TestLookup(t *testing.T) {
 	if err := p.Letters.Put(t.Context(), []abi.DeadLetter{{Event: dead, Sink: "ledger", Outcome: abi.Reject, Reason: "never", FailedAt: time.Now()}}); err != nil {
 		t.Fatal(err)
 	}
-	if landed, found := find(dead.ID); !found || landed.DeadLetter != "never" {
+	if landed, found := find(dead); !found || landed.DeadLetter != "never" {
 		t.Errorf("a dead letter: %+v, %v", landed, found)
+	}
+	// Under the id of a row: the same event with another time stamped on it is
+	// that row, and one that the sink has refused is its letter.
+	stamped, other := last, last
+	stamped.Payload = append([]byte(" "), last.Payload...)
+	other.Payload = []byte(`{"other":1}`)
+	if err := p.Letters.Put(t.Context(), []abi.DeadLetter{{Event: other, Sink: "ledger", Outcome: abi.Reject, Reason: "conflict", FailedAt: time.Now()}}); err != nil {
+		t.Fatal(err)
+	}
+	if landed, found := find(stamped); !found || landed.Sequence != 3 {
+		t.Errorf("stamped again: %+v, %v", landed, found)
+	}
+	if landed, found := find(other); !found || landed.DeadLetter != "conflict" || landed.Sequence != 0 {
+		t.Errorf("another content: %+v, %v", landed, found)
 	}
 	if err := p.Lookup().Reachable(); err != nil {
 		t.Error(err)

@@ -1,0 +1,64 @@
+package pipeline
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/event"
+	"github.com/audit-host/audit-host/host"
+)
+
+// OPASink stands for a sink's name in the dead letters of what OPA sent and no
+// event could be made of. No sink can have it.
+const OPASink = "ingest/opa"
+
+// ReviveOPA returns a function that reads the text of a letter of [OPASink] again,
+// with the present configuration. recorded tells whether the configuration
+// records such decisions. An id or a time that the text lacks is the letter's:
+// reading it twice gives the same event.
+func ReviveOPA(cfg *config.Config) (func(*host.Letter) (e abi.Event, recorded bool, err error), error) {
+	p := cfg.HTTP.OPA
+	mapping, err := event.CompileOPA(event.OPAPointers{Agent: p.Agent, Decision: p.Decision, Rule: p.Rule, Reason: p.Reason})
+	if err != nil {
+		return nil, fmt.Errorf("%s: [http.opa]: %w", cfg.File, err)
+	}
+	records := Recorded(cfg)
+	return func(l *host.Letter) (abi.Event, bool, error) {
+		if len(l.Raw) > int(cfg.HTTP.MaxEvent) {
+			return abi.Event{}, false, fmt.Errorf("it has %d bytes, at most %v are taken (http.max_event)", len(l.Raw), cfg.HTTP.MaxEvent)
+		}
+		o := EventOptions(cfg)
+		o.NewID = func() (string, error) { return l.Event.ID, nil }
+		o.Now = func() time.Time { return l.FailedAt }
+		e, decision, err := event.ParseOPA(l.Raw, mapping, o)
+		if err != nil {
+			return abi.Event{}, false, err
+		}
+		return e, records(decision.Kind), nil
+	}, nil
+}
+
+// Revivable says why a letter could not be replayed with a configuration, however
+// well its sink is; nil if it could. recorded is false for what would be resolved
+// without being recorded.
+func Revivable(cfg *config.Config, revive func(*host.Letter) (abi.Event, bool, error), l *host.Letter) (recorded bool, err error) {
+	if l.Sink == OPASink {
+		_, recorded, err := revive(l)
+		return recorded, err
+	}
+	for _, s := range cfg.Sinks {
+		if s.Name != l.Sink {
+			continue
+		}
+		e := l.Event
+		if l.Raw != nil {
+			if e, err = abi.DecodeRecord(e.ID, e.Seq, l.Raw); err != nil {
+				return true, err
+			}
+		}
+		return true, event.Check(e, EventOptions(cfg))
+	}
+	return true, fmt.Errorf("no sink named %q is configured", l.Sink)
+}
