@@ -1,0 +1,71 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Two signals so close together that the first may not have been looked at end
+// the process too: by the signal, or by the drain if it was done before. It
+// never goes on waiting for its hour.
+func TestTwoSignalsAtOnce(t *testing.T) {
+	config := home(t, "#drain_timeout = \"5s\"", "drain_timeout = \"1h\"",
+		"[dead_letters]", "[[sink]]\nname = \"mock\"\nplugin = \"sink-mock\"\nconfig.rules = [{do = \"busy\", pause_ms = 60000}]\n\n[dead_letters]")
+	for range 5 {
+		c := spawn(t, config)
+		c.post(t, "accepted", refusal("e1"))
+		c.signal(t, syscall.SIGINT)
+		// Without the second one it would drain for an hour.
+		if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		if st := c.status(); !st.Signaled() {
+			t.Errorf("status %v, want a signal's", st)
+		}
+	}
+}
+
+// What a killed daemon leaves is a ledger with its log: verify reads both, and
+// touches neither.
+func TestVerifyAfterKill(t *testing.T) {
+	config := home(t)
+	c := spawn(t, config)
+	a := c.post(t, "ledger", refusal("e1"))
+	c.signal(t, syscall.SIGKILL)
+	<-c.done
+	before := files(t, filepath.Dir(config))
+	if !strings.Contains(before, "ledger.db-wal") {
+		t.Fatalf("the row is not in the log: %s", before)
+	}
+	if v := verified(t, config); v.Rows != 1 || v.Head.RowHash != a.Events[0].RowHash {
+		t.Errorf("%+v, the receipt says %+v", v, a.Events[0])
+	}
+	if after := files(t, filepath.Dir(config)); after != before {
+		t.Errorf("verify changed the folder: from %s to %s", before, after)
+	}
+}
+
+// files lists the ledger's files with sizes and times.
+func files(t *testing.T, dir string) string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "ledger.db*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, fmt.Sprint(info.Name(), " ", info.Size(), " ", info.ModTime()))
+	}
+	return strings.Join(list, ", ")
+}
