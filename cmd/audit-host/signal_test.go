@@ -131,10 +131,9 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// With a queue on disk what was answered with 2xx is there after kill -9.
-func TestKilledWithADiskQueue(t *testing.T) {
-	config := home(t, `#backend = "memory"`, `backend = "disk"`,
-		"[dead_letters]", "[[sink]]\nname = \"mock\"\nplugin = \"sink-mock\"\nconfig.rules = [{do = \"delay\", pause_ms = 20}]\n\n[dead_letters]")
+// What was answered with 2xx is there after kill -9.
+func TestKilled(t *testing.T) {
+	config := home(t, "[dead_letters]", "[[sink]]\nname = \"mock\"\nplugin = \"sink-mock\"\nconfig.rules = [{do = \"delay\", pause_ms = 20}]\n\n[dead_letters]")
 	c := spawn(t, config)
 	const events = 2000
 	var body strings.Builder

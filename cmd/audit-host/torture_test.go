@@ -191,7 +191,6 @@ func (x *torture) configure(t *testing.T) {
 	for old, replacement := range map[string]string{
 		`address = "127.0.0.1:8480"`: `address = "127.0.0.1:0"`,
 		`#batch_events = 1024`:       `batch_events = 100`,
-		`#backend = "memory"`:        `backend = "disk"`,
 	} {
 		if !bytes.Contains(text, []byte(old)) {
 			t.Fatalf("%s has no %s", file, old)

@@ -86,13 +86,21 @@ type OPA struct {
 
 // Queue says where accepted events wait. Sizes are in bytes.
 type Queue struct {
-	Backend   string // "memory" or "disk"
+	Backend   string // "disk" or "memory"
 	Directory string
-	MaxEvents int
+	MaxEvents int    // in memory
 	MaxBytes  Size   // of events in memory
 	DiskBytes Size   // of segments on disk
 	WhenFull  string // "reject" or "block"
 }
+
+// EventRoom is what the record of an event in a queue has beyond its payload, in
+// bytes: agent, type and timestamp with their lengths.
+const EventRoom = KiB
+
+// LeastDisk is the least value of DiskBytes for events of that size: a queue on
+// disk has four segments at least, and each has room for four such events.
+func LeastDisk(event Size) Size { return 16 * (event + EventRoom) }
 
 // Signing names the two halves of the key pair. Both are empty, or neither is.
 type Signing struct {

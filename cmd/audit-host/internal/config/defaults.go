@@ -33,7 +33,7 @@ func defaults() *Config {
 			},
 		},
 		Queue: Queue{
-			Backend:   "memory",
+			Backend:   "disk",
 			MaxEvents: 1_000_000,
 			MaxBytes:  256 * MiB,
 			DiskBytes: 4 * GiB,

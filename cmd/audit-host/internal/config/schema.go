@@ -50,9 +50,13 @@ func (c *checker) config(file string) *Config {
 	c.claim(dead, "path", cfg.DeadLetters.Path)
 	dead.flag("replay_at_start", &cfg.DeadLetters.ReplayAtStart)
 
-	if at, ok := either(queue, "max_bytes", listener, "max_event"); ok && cfg.Queue.MaxBytes < cfg.HTTP.MaxEvent {
+	if at, ok := either(queue, "max_bytes", listener, "max_event"); ok && cfg.Queue.Backend == "memory" && cfg.Queue.MaxBytes < cfg.HTTP.MaxEvent {
 		c.add(at.value, "", "queue.max_bytes (%v) is less than http.max_event (%v): such an event could never be queued",
 			cfg.Queue.MaxBytes, cfg.HTTP.MaxEvent)
+	}
+	if at, ok := either(queue, "disk_bytes", listener, "max_event"); ok && cfg.Queue.Backend == "disk" && cfg.Queue.DiskBytes < LeastDisk(cfg.HTTP.MaxEvent) {
+		c.add(at.value, "", "queue.disk_bytes (%v) is too small for http.max_event (%v): at least %v are needed",
+			cfg.Queue.DiskBytes, cfg.HTTP.MaxEvent, LeastDisk(cfg.HTTP.MaxEvent))
 	}
 	c.sinks(top, listener, dir, cfg)
 	c.unknown()

@@ -93,10 +93,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.Queue, err = openQueue(ctx, cfg, o.Bulk); err != nil {
-		return nil, err
-	}
-	if err = checkReached(p.Queue, positions); err != nil {
+	if p.Queue, err = openQueue(ctx, cfg, o.Bulk, positions); err != nil {
 		return nil, err
 	}
 	p.Level = queue.Durable

@@ -227,7 +227,7 @@ func TestOpenFailsCleanly(t *testing.T) {
 // A queue that is an older copy than the ledger is refused; the right one goes
 // on.
 func TestQueueBehindItsLedger(t *testing.T) {
-	cfg := parse(t, "[queue]\nbackend = \"disk\"\n"+sample)
+	cfg := parse(t, sample)
 	p := open(t, cfg, false)
 	if p.Level != queue.Durable {
 		t.Errorf("level %v", p.Level)
@@ -260,7 +260,7 @@ func TestQueueBehindItsLedger(t *testing.T) {
 	}
 	swap(cfg.Queue.Directory, old)
 	_, err := Open(t.Context(), Options{Config: cfg, Log: slog.New(slog.DiscardHandler)})
-	if !errors.Is(err, queue.ErrBehind) || !strings.Contains(err.Error(), "it ends at 1 and the ledger has taken 3 events from it") {
+	if !errors.Is(err, queue.ErrBehind) || !strings.Contains(err.Error(), "the log ends at 1, but the ledger has its event 3") {
 		t.Fatalf("an older copy: %v", err)
 	}
 	swap(cfg.Queue.Directory, old)
@@ -270,7 +270,7 @@ func TestQueueBehindItsLedger(t *testing.T) {
 }
 
 func TestBulkWaitsForRoom(t *testing.T) {
-	cfg := parse(t, "queue.max_events = 2\n"+sample)
+	cfg := parse(t, "queue.backend = \"memory\"\nqueue.max_events = 2\n"+sample)
 	p := open(t, cfg, true)
 	for range 50 {
 		if _, err := p.Recorder.Submit(t.Context(), refusal(t, "agent:a")); err != nil {
@@ -281,8 +281,8 @@ func TestBulkWaitsForRoom(t *testing.T) {
 		t.Errorf("%+v", report)
 	}
 	// A small queue has room for the largest event that is admitted.
-	cfg = parse(t, "queue.max_bytes = \"512MiB\"\n"+strings.Replace(sample, `"64KiB"`, "\"48MiB\"\nmax_body = \"48MiB\"", 1)+"batch_bytes = \"48MiB\"\nmemory_limit = \"256MiB\"\n[http.opa]\n")
-	q, err := openQueue(t.Context(), cfg, true)
+	cfg = parse(t, "queue.backend = \"memory\"\nqueue.max_bytes = \"512MiB\"\n"+strings.Replace(sample, `"64KiB"`, "\"48MiB\"\nmax_body = \"48MiB\"", 1)+"batch_bytes = \"48MiB\"\nmemory_limit = \"256MiB\"\n[http.opa]\n")
+	q, err := openQueue(t.Context(), cfg, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

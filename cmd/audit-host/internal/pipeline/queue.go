@@ -3,7 +3,9 @@ package pipeline
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
@@ -12,10 +14,6 @@ import (
 	"github.com/audit-host/audit-host/queue"
 )
 
-// recordRoom is what a queue's record of an event has beyond its payload, in
-// bytes: agent, type and timestamp with their lengths.
-const recordRoom = 1 << 10
-
 // Bounds of a queue in memory whose input waits for room: enough to keep two
 // batches in flight, and no reason to hold a file in memory.
 const (
@@ -23,9 +21,19 @@ const (
 	bulkBytes  = 32 << 20
 )
 
-// openQueue makes the queue that the configuration asks for.
-func openQueue(ctx context.Context, cfg *config.Config, bulk bool) (queue.Queue, error) {
-	mostEvent := int(cfg.HTTP.MaxEvent) + recordRoom
+// Of a queue on disk, in bytes: the size of a segment, and what of it may be in
+// memory and not durable yet. Both grow with the largest event.
+const (
+	segmentBytes = 64 << 20
+	bufferBytes  = 16 << 20
+)
+
+// openQueue makes the queue that the configuration asks for. positions are how
+// far the ledger has come in each queue, by the queue's id: one that ends before
+// is an older copy, its next events would get positions that others had, and it
+// is refused.
+func openQueue(ctx context.Context, cfg *config.Config, bulk bool, positions map[[16]byte]uint64) (queue.Queue, error) {
+	mostEvent := int(cfg.HTTP.MaxEvent + config.EventRoom)
 	if cfg.Queue.Backend == "memory" {
 		o := queue.MemoryOptions{
 			MaxEvents: cfg.Queue.MaxEvents, MaxBytes: int64(cfg.Queue.MaxBytes), MaxEvent: mostEvent, LossRecord: lossRecord,
@@ -37,25 +45,28 @@ func openQueue(ctx context.Context, cfg *config.Config, bulk bool) (queue.Queue,
 		}
 		return queue.NewMemory(o), nil
 	}
+	if least := config.LeastDisk(cfg.HTTP.MaxEvent); cfg.Queue.DiskBytes < least {
+		return nil, fmt.Errorf("open queue %s: queue.disk_bytes (%v) is too small for http.max_event (%v): raise it to %v at least",
+			cfg.Queue.Directory, cfg.Queue.DiskBytes, cfg.HTTP.MaxEvent, least)
+	}
+	id, err := queue.DiskID(cfg.Queue.Directory)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	q, err := queue.OpenDisk(ctx, queue.DiskOptions{
 		Dir: cfg.Queue.Directory, MaxBytes: int64(cfg.Queue.DiskBytes), MaxEvent: mostEvent, LossRecord: lossRecord,
+		SegmentBytes: max(min(int64(cfg.Queue.DiskBytes)/8, segmentBytes), 4*int64(mostEvent)),
+		MaxBuffered:  max(bufferBytes, 2*int64(mostEvent)),
+		AtLeast:      queue.Seq(positions[id]),
 	})
 	if err != nil {
 		return nil, err // and not a nil *Disk in the interface
 	}
-	return q, nil
-}
-
-// checkReached refuses a queue that ends before what the ledger took from it:
-// it is an old copy, and its next events would get positions that others had.
-// positions are how far the ledger has come in each queue, by the queue's id.
-func checkReached(q queue.Queue, positions map[[16]byte]uint64) error {
-	at, taken := uint64(q.Watermarks().Accepted), positions[q.Caps().ID]
-	if at < taken {
-		return fmt.Errorf("open queue: %w: it ends at %d and the ledger has taken %d events from it; is it an older copy? Put the right one back, or move it away to begin a new one",
-			queue.ErrBehind, at, taken)
+	if most := q.Caps().MaxEvent; most < mostEvent {
+		return nil, errors.Join(fmt.Errorf("open queue %s: it takes events of up to %d bytes, and http.max_event admits %d: raise queue.disk_bytes or lower http.max_event",
+			cfg.Queue.Directory, most, mostEvent), closeUnused(ctx, q))
 	}
-	return nil
+	return q, nil
 }
 
 // TypeLoss is the event type of a loss record.
