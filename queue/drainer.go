@@ -170,7 +170,7 @@ func (d *Drainer) run(ctx context.Context) error {
 			err = d.cleared(d.park(ctx, "the queue is damaged: "+err.Error()))
 		default:
 			d.trouble("read queue", err)
-			err = d.cleared(d.wait(ctx, pause(0, waitLeast, waitMost, failures)))
+			err = d.cleared(d.wait(ctx, pause(0, waitLeast, growMost, failures)))
 			failures++
 		}
 		if err != nil {

@@ -175,7 +175,8 @@ func (d *Drainer) partial(ctx context.Context, j job, r *abi.Result) error {
 // oblige waits as the guest wished, and longer when it wishes so again and again.
 // There is no end to its patience: nothing is lost by waiting.
 func (d *Drainer) oblige(ctx context.Context, wish time.Duration) error {
-	err := d.wait(ctx, pause(wish, waitLeast, waitMost, d.waits))
+	wish = min(wish, waitMost)
+	err := d.wait(ctx, pause(wish, waitLeast, max(wish, growMost), d.waits))
 	d.waits++
 	return err
 }
@@ -235,7 +236,7 @@ func (d *Drainer) parkAnew(ctx context.Context, reason string) error {
 func (d *Drainer) fresh(ctx context.Context) error {
 	if d.stale {
 		n := d.budget.count(time.Now())
-		if err := d.wait(ctx, pause(waitLeast, waitLeast, restartMost, n-1)); err != nil {
+		if err := d.wait(ctx, pause(waitLeast, waitLeast, growMost, n-1)); err != nil {
 			return err
 		}
 		d.stale = false

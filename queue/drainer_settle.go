@@ -63,7 +63,7 @@ func (d *Drainer) bury(ctx context.Context, at []int, why func(i int) (abi.Outco
 			return ctx.Err()
 		}
 		d.trouble("store dead letters; their events are kept until it works", err, slog.Int("letters", len(letters)))
-		if err := d.wait(ctx, pause(0, waitLeast, waitMost, n)); err != nil {
+		if err := d.wait(ctx, pause(0, waitLeast, growMost, n)); err != nil {
 			return err
 		}
 	}
@@ -129,7 +129,7 @@ func (d *Drainer) ack(ctx context.Context) {
 		return
 	}
 	d.trouble("acknowledge; what was delivered comes again at the next start, and is recognised", err)
-	d.ackAgain = time.After(pause(0, waitLeast, waitMost, d.ackFails))
+	d.ackAgain = time.After(pause(0, waitLeast, growMost, d.ackFails))
 	d.ackFails++
 }
 
