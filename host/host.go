@@ -44,7 +44,11 @@ type Sink struct {
 	sql      *database // nil if not granted
 	grants   grants
 	inst     *instance // nil until needed and after a host-made outcome
-	call     call      // what the host functions of the running call fill in
+	counts   counts
+	trace    trace   // what a crash bundle tells of the instance's life
+	player   *player // nil but in a replay
+	wasm     []byte  // the plugin's file, kept for crash bundles
+	call     call    // what the host functions of the running call fill in
 }
 
 // Open loads a plugin: it checks the module, compiles it, makes an instance
@@ -56,11 +60,14 @@ type Sink struct {
 // held by another process does not keep a daemon from starting.
 func Open(ctx context.Context, wasm []byte, o Options) (*Sink, error) {
 	o.setDefaults()
-	m, err := readModule(wasm)
+	m, err := readModule(wasm, meterLimits(o))
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: load plugin (sha256 %s): %w", o.Name, m.digest, err)
 	}
 	s := &Sink{o: o, turn: make(chan struct{}, 1), manifest: m.manifest, digest: m.digest, pages: pagesOf(o.Memory)}
+	if s.trace.on = o.Crashes != nil; s.trace.on {
+		s.wasm = wasm
+	}
 	if err := s.load(ctx, &m); err != nil {
 		return nil, errors.Join(fmt.Errorf("sink %s: load plugin %s %s: %w", o.Name, m.manifest.Name, m.manifest.Version, err), s.Close(ctx))
 	}
@@ -152,6 +159,8 @@ func (s *Sink) deliver(ctx context.Context, b *abi.Batch) abi.Result {
 		}
 	}
 	s.call.begin(len(b.Events))
+	s.trace.begin(abi.ExportDeliver)
+	s.trace.batch = b
 	i := s.inst
 	r := s.invoke(ctx, func(ctx context.Context) (uint64, error) {
 		if err := i.put(ctx, n, func(dst []byte) { b.Encode(dst) }); err != nil {
@@ -159,7 +168,10 @@ func (s *Sink) deliver(ctx context.Context, b *abi.Batch) abi.Result {
 		}
 		return i.call(ctx, i.deliver, uint64(n))
 	})
-	return s.judge(r, len(b.Events))
+	r = s.judge(r, len(b.Events))
+	s.ended(r.Outcome)
+	s.trace.keep(s.inst != nil, func() []byte { return frameOf(b) })
+	return r
 }
 
 // begin waits for the turn of a call. The result is of one that must not run;
@@ -176,7 +188,7 @@ func (s *Sink) begin(ctx context.Context) (abi.Result, bool) {
 		case <-ctx.Done():
 		}
 	}
-	return abi.Result{Outcome: abi.Deadline, Detail: fmt.Sprintf("the host is stopping: %v", context.Cause(ctx))}, false
+	return abi.Result{Outcome: abi.Deadline, Detail: stopped(ctx)}, false
 }
 
 func (s *Sink) end() { <-s.turn }
@@ -218,14 +230,17 @@ func (s *Sink) optional(ctx context.Context, name string) abi.Result {
 		return abi.Result{Outcome: abi.OK}
 	}
 	s.call.begin(0)
+	s.trace.begin(name)
 	r := s.invoke(ctx, func(ctx context.Context) (uint64, error) { return i.call(ctx, f) })
 	switch {
 	case r.Outcome.HostMade():
 	case s.call.violation != "":
-		return s.broken(s.call.violation)
+		r = s.broken(s.call.violation)
 	case r.Outcome == abi.Partial || r.Outcome >= abi.BadConfig:
-		return s.broken(fmt.Sprintf("%s answered %s; it may answer OK, RETRY, REJECT or BUSY", name, r.Outcome))
+		r = s.broken(fmt.Sprintf("%s answered %s; it may answer OK, RETRY, REJECT or BUSY", name, r.Outcome))
 	}
+	s.ended(r.Outcome)
+	s.trace.keep(s.inst != nil, func() []byte { return nil })
 	return s.settle(ctx, r, nil)
 }
 
@@ -300,6 +315,7 @@ func (s *Sink) judge(r abi.Result, events int) abi.Result {
 // broken is the outcome of a guest that broke a rule of the ABI.
 func (s *Sink) broken(detail string) abi.Result {
 	r := abi.Result{Outcome: abi.BadABI, Detail: detail, Stderr: s.inst.stderr.String(), Races: s.call.races}
+	r.Detail += s.leave(&r, nil)
 	s.discard()
 	return r
 }

@@ -186,7 +186,7 @@ func TestWhatAGuestSendsIsBounded(t *testing.T) {
 				t.Fatalf("%v %q", r.Outcome, r.Detail)
 			}
 			// 16 lines of 4,096 bytes are 64 KiB; and one says the rest is dropped.
-			if n, bytes := lines.count(); n != 17 || bytes > maxLogBytes+1024 {
+			if n, bytes := lines.count(); n != 17 || bytes > DefaultLogBytes+1024 {
 				t.Errorf("%d lines, %d bytes", n, bytes)
 			}
 		}
@@ -220,7 +220,7 @@ func TestWhatAGuestSendsIsBounded(t *testing.T) {
 				kept += len(v.Reason)
 			}
 		}
-		if kept > maxReasonBytes || kept < maxReasonBytes-1024 || !strings.Contains(r.Verdicts[2999].Reason, "was dropped") {
+		if kept > DefaultVerdictBytes || kept < DefaultVerdictBytes-1024 || !strings.Contains(r.Verdicts[2999].Reason, "was dropped") {
 			t.Errorf("%d bytes kept, the last is %q", kept, r.Verdicts[2999].Reason)
 		}
 	}
@@ -338,7 +338,7 @@ func TestStackBudgetIsNamed(t *testing.T) {
 	g := guestModule{deliver: callf(4), more: []wasmtest.Func{{Type: typVoid, Code: callf(4)}}}
 	s := openGuest(t, g.bytes(), Options{Stack: 100_000})
 	r := s.Deliver(context.Background(), batchOf(1, "x"))
-	if r.Outcome != abi.Trap || !strings.Contains(r.Detail, "100000 bytes of native stack; raise stack_limit") {
+	if r.Outcome != abi.Trap || !strings.Contains(r.Detail, "100000 bytes of native stack; raise stack in [sink.limits]") {
 		t.Errorf("%v %q", r.Outcome, r.Detail)
 	}
 }

@@ -25,13 +25,6 @@ var errBadPointer = errors.New("pointer outside the guest's memory")
 // errStopped ends a guest in a host function when its time is up.
 var errStopped = errors.New("stopped by the host")
 
-// What one call may log, and how long all reasons of a batch may be.
-const (
-	maxLogLines    = 100
-	maxLogBytes    = 64 << 10
-	maxReasonBytes = 1 << 20
-)
-
 // portion is how many bytes a host function works on before it looks at the
 // time again: some of the work is machine code that Go can't interrupt.
 const portion = 1 << 20
@@ -48,31 +41,44 @@ type call struct {
 	races     uint64
 	logged    int // lines
 	loggedLen int // bytes
+	muted     bool
 	panicked  string
+	breaches  []Limit // reached in this call
 	// complaints counts the failures of capabilities, logged or not.
 	complaints int
 }
 
 func (c *call) begin(events int) {
-	*c = call{events: events, verdicts: c.verdicts[:0]}
+	*c = call{events: events, verdicts: c.verdicts[:0], breaches: c.breaches[:0]}
 }
 
 // hostFunc adapts a host function to wazero's stack interface, which costs
 // 38 ns a call against 1 us by reflection. Work in a host function costs no
 // fuel, so each one looks at the time. A panic in it is noted, so that it is
 // told from a guest's own trap.
-func (s *Sink) hostFunc(f func(ctx context.Context, mod api.Module, stack []uint64)) api.GoModuleFunc {
+func (s *Sink) hostFunc(name string, f func(ctx context.Context, mod api.Module, stack []uint64)) api.GoModuleFunc {
+	h := s.watch(name)
 	return func(ctx context.Context, mod api.Module, stack []uint64) {
 		defer func() {
 			if p := recover(); p != nil {
+				s.trace.unwound(p)
 				if err, ok := p.(error); !ok || !errors.Is(err, errBadPointer) && !errors.Is(err, errStopped) && !isExit(err) {
 					s.call.panicked = fmt.Sprint(p)
 				}
 				panic(p)
 			}
 		}()
+		if !s.trace.on {
+			mayGoOn(ctx)
+			f(ctx, mod, stack)
+			return
+		}
+		c := s.trace.enter(h, stack)
 		mayGoOn(ctx)
-		f(ctx, mod, stack)
+		if s.player == nil || !s.player.play(&s.trace, h, mod, stack) {
+			f(ctx, mod, stack)
+		}
+		s.trace.leave(c, mod, stack)
 	}
 }
 
@@ -122,7 +128,7 @@ func (s *Sink) exportAudit(ctx context.Context) error {
 	granted := s.granted()
 	for _, sig := range abi.Imports() {
 		if sig.Capability == "" || granted[sig.Capability] {
-			export(b, sig, s.hostFunc(functions[sig.Name]))
+			export(b, sig, s.hostFunc(abi.ImportModule+"."+sig.Name, functions[sig.Name]))
 		}
 	}
 	_, err := b.Instantiate(ctx)
@@ -143,7 +149,7 @@ func export(b wazero.HostModuleBuilder, sig abi.Signature, f api.GoModuleFunc) {
 	b.NewFunctionBuilder().WithGoModuleFunction(f, types(sig.Params), types(sig.Results)).Export(sig.Name)
 }
 
-func (s *Sink) verdict(_ context.Context, mod api.Module, stack []uint64) {
+func (s *Sink) verdict(ctx context.Context, mod api.Module, stack []uint64) {
 	index, code := uint32(stack[0]), abi.Outcome(uint32(stack[1]))
 	c := &s.call
 	switch {
@@ -170,8 +176,9 @@ func (s *Sink) verdict(_ context.Context, mod api.Module, stack []uint64) {
 	// A batch may have 65,536 events: a reason for each is the guest's right,
 	// memory of the host without a bound is not.
 	reason := text(mod, stack[2], stack[3], abi.MaxVerdictText)
-	if c.reasonLen += len(reason); c.reasonLen > maxReasonBytes {
-		reason = "the reasons of this batch are longer than 1 MiB, this one was dropped"
+	if c.reasonLen += len(reason); c.reasonLen > s.o.VerdictBytes {
+		reason = fmt.Sprintf("the reasons of this batch are longer than %d bytes, this one was dropped", s.o.VerdictBytes)
+		s.breach(ctx, LimitVerdict)
 	}
 	c.verdicts[index] = abi.Verdict{Code: code, Reason: reason}
 	c.given++
@@ -181,12 +188,16 @@ func (s *Sink) log(ctx context.Context, mod api.Module, stack []uint64) {
 	c := &s.call
 	b := view(mod, stack[1], stack[2]) // a bad pointer traps, whether it is logged or not
 	size := min(len(b), abi.MaxLogText)
-	if c.logged >= maxLogLines || c.loggedLen+size > maxLogBytes {
-		if c.logged <= maxLogLines {
-			s.o.Log.Warn("plugin logs too much, the rest of this batch's lines is dropped", "sink", s.o.Name,
-				"plugin", s.manifest.Name, "lines", maxLogLines, "bytes", maxLogBytes)
-			c.logged = maxLogLines + 1
-		}
+	switch {
+	case c.muted:
+		return
+	case c.logged >= s.o.LogLines:
+		c.muted = true
+		s.breach(ctx, LimitLogLines)
+		return
+	case c.loggedLen+size > s.o.LogBytes:
+		c.muted = true
+		s.breach(ctx, LimitLogBytes)
 		return
 	}
 	c.logged, c.loggedLen = c.logged+1, c.loggedLen+size

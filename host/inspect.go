@@ -17,6 +17,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/manifest"
+	"github.com/audit-host/audit-host/host/meter"
 )
 
 // Inspection is what can be known of a plugin without running it.
@@ -82,7 +83,7 @@ func Inspect(ctx context.Context, wasm []byte, o InspectOptions) (*Inspection, e
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("inspect plugin: %w", err)
 	}
-	m, err := readModule(wasm)
+	m, err := readModule(wasm, meter.Options{})
 	if m.manifest.Name != "" {
 		in.Manifest = &m.manifest
 	}

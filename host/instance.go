@@ -77,6 +77,8 @@ func (s *Sink) fresh(ctx context.Context) (abi.Result, error) {
 	i := &instance{}
 	s.inst = i
 	s.call.begin(0)
+	s.trace.birth()
+	s.trace.begin(abi.ExportOpen)
 	var unfit error
 	r := s.invoke(ctx, func(ctx context.Context) (uint64, error) {
 		a, err := s.start(ctx, i)
@@ -97,6 +99,8 @@ func (s *Sink) fresh(ctx context.Context) (abi.Result, error) {
 	default:
 		r = s.broken(fmt.Sprintf("%s answered %s; it may answer OK, RETRY, BUSY or BAD_CONFIG", abi.ExportOpen, r.Outcome))
 	}
+	s.ended(r.Outcome)
+	s.trace.keep(s.inst != nil, func() []byte { return s.o.Config })
 	return s.settle(ctx, r, nil), nil
 }
 
@@ -135,7 +139,7 @@ func (s *Sink) start(ctx context.Context, i *instance) (uint64, error) {
 
 // guarded sets the meter, runs f, and has the guest stopped at the end of ctx.
 func (s *Sink) guarded(ctx context.Context, i *instance, f func(context.Context) (uint64, error)) (uint64, error) {
-	i.gauge.Reset(s.o.Fuel, s.o.Stack)
+	i.gauge.Reset(s.player.fuel(s.o.Fuel), s.o.Stack)
 	// Neither the next Reset nor the end of the instance may race with a late
 	// Stop, so a watchdog that has begun is waited for.
 	var watch sync.WaitGroup
@@ -150,14 +154,18 @@ func (s *Sink) guarded(ctx context.Context, i *instance, f func(context.Context)
 	return f(ctx)
 }
 
+// errLate is an answer that came after the deadline. It does not count: what
+// the sink owes the queue by then is a decision, and a guest that is late by a
+// little must not fare better than one that the meter stopped a little earlier.
+var errLate = errors.New("the guest answered after the deadline")
+
 // errDeadline is the cause of a context that ended by Options.Deadline.
 var errDeadline = errors.New("deadline of the sink")
 
 // invoke runs one call into the guest under its limits and makes the outcome.
-// After a host-made one the instance is gone. An answer that comes after the
-// deadline is an answer all the same: it says what was stored.
+// After a host-made one the instance is gone.
 func (s *Sink) invoke(ctx context.Context, f func(context.Context) (uint64, error)) (r abi.Result) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Deadline, errDeadline)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.player.deadline(s.o.Deadline), errDeadline)
 	defer cancel()
 	defer func() {
 		// wazero recovers what happens in a host function or in the guest.
@@ -174,6 +182,10 @@ func (s *Sink) invoke(ctx context.Context, f func(context.Context) (uint64, erro
 		answer, err = f(ctx) // start, which guards itself once there is a meter
 	} else {
 		answer, err = s.guarded(ctx, i, f)
+	}
+	if err == nil && (context.Cause(ctx) == errDeadline || s.player.repeats(endLate)) {
+		err = errLate
+		s.trace.ending = ending{Kind: endLate, Text: err.Error()}
 	}
 	if err != nil {
 		return s.fault(ctx, err)
@@ -215,6 +227,9 @@ func (s *Sink) fault(ctx context.Context, err error) abi.Result {
 	if i.gauge != nil {
 		cause = i.gauge.Cause()
 	}
+	if cause == meter.CauseFuel && s.player.repeats(endMeter) {
+		cause = meter.CauseStop
+	}
 	var exit *sys.ExitError
 	var own *panicError
 	switch {
@@ -225,18 +240,30 @@ func (s *Sink) fault(ctx context.Context, err error) abi.Result {
 	case errors.Is(err, errBadInbox):
 		r.Outcome = abi.BadABI
 	case cause == meter.CauseFuel:
-		r.Outcome, r.Detail = abi.Fuel, fmt.Sprintf("the call used up its %d units of fuel; raise fuel or lower batch_events of this sink", s.o.Fuel)
-	case cause == meter.CauseStop, errors.Is(err, errStopped), ctx.Err() != nil:
+		s.breach(ctx, LimitFuel)
+		r.Outcome, r.Detail = abi.Fuel, fmt.Sprintf("the call used up its %d units of fuel; raise fuel in [sink.limits] or lower batch_events of this sink", s.o.Fuel)
+	case cause == meter.CauseStop, errors.Is(err, errStopped), errors.Is(err, errLate), ctx.Err() != nil:
 		r.Outcome = abi.Deadline
+		if cause == meter.CauseStop && s.trace.ending.Kind == "" {
+			s.trace.ending = ending{Kind: endMeter, Text: "the meter stopped the guest at the deadline"}
+		}
 		r.Detail = fmt.Sprintf("the call was not finished within %s; raise deadline or lower batch_events of this sink", s.o.Deadline)
-		if why := context.Cause(ctx); !errors.Is(why, errDeadline) {
-			r.Detail = fmt.Sprintf("the host is stopping: %v", why)
+		if why := context.Cause(ctx); why != nil && !errors.Is(why, errDeadline) {
+			r.Detail = stopped(ctx)
+			break
+		}
+		s.breach(ctx, LimitDeadline)
+		if errors.Is(err, errLate) {
+			r.Detail = "the guest answered too late: " + r.Detail
 		}
 	case cause == meter.CauseStack:
-		r.Detail = fmt.Sprintf("the call used up its %d bytes of native stack; raise stack_limit of this sink if the recursion is meant", s.o.Stack)
+		s.breach(ctx, LimitStack)
+		r.Detail = fmt.Sprintf("the call used up its %d bytes of native stack; raise stack in [sink.limits] if the recursion is meant", s.o.Stack)
 	case errors.Is(err, errRefused):
+		s.breach(ctx, LimitMemory)
 		r.Outcome = abi.Memory
 	case saysOutOfMemory(r.Stderr):
+		s.breach(ctx, LimitMemory)
 		r.Outcome = abi.Memory
 		r.Detail = fmt.Sprintf("the guest ran out of its %d bytes of memory; raise memory_limit or lower batch_bytes of this sink", int64(s.pages)*wasmPage)
 	case errors.As(err, &exit) && exit.ExitCode() == 2 && goPanic(r.Stderr) != "":
@@ -248,8 +275,10 @@ func (s *Sink) fault(ctx context.Context, err error) abi.Result {
 		r.Detail = firstLines(goPanic(r.Stderr), 2)
 	case i.mod != nil && uint64(i.mod.Memory().Size()) >= uint64(s.pages)*wasmPage/2:
 		// Guests of other languages trap when memory.grow fails.
+		s.breach(ctx, LimitMemory)
 		r.Detail += fmt.Sprintf("\nits memory has %d of at most %d bytes, see memory_limit of this sink", i.mod.Memory().Size(), int64(s.pages)*wasmPage)
 	}
+	r.Detail += s.leave(&r, err)
 	s.discard()
 	return r
 }

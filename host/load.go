@@ -28,12 +28,12 @@ type module struct {
 
 // readModule checks the file's form and meters it. Metering comes first: it
 // has checked every count in the module by the time anything else looks at it.
-func readModule(wasm []byte) (module, error) {
+func readModule(wasm []byte, o meter.Options) (module, error) {
 	sum := sha256.Sum256(wasm)
 	m := module{digest: hex.EncodeToString(sum[:])}
 	err := noPanic("read the module", func() (err error) {
-		if m.metered, m.info, err = meter.Rewrite(wasm, meter.Options{}); err != nil {
-			return err
+		if m.metered, m.info, err = meter.Rewrite(wasm, o); err != nil {
+			return overLimit(err)
 		}
 		if m.imports, m.start, err = readImports(wasm); err != nil {
 			return err

@@ -39,6 +39,12 @@ type Options struct {
 	// may use in bytes. Compiling is not bounded by time: the meter's limits
 	// on a module bound it, and the operator chose the file.
 	Fuel, Stack int64
+	// ModuleSize bounds the plugin's file in bytes, TableElements its tables
+	// together.
+	ModuleSize, TableElements int
+	// LogLines and LogBytes bound what one call may log: text beyond is
+	// dropped. VerdictBytes bounds the reasons of one batch together.
+	LogLines, LogBytes, VerdictBytes int
 	// SQL grants the sql capability on one database.
 	SQL *SQLGrant
 	// Append grants the append capability on one file, HTTP the http capability
@@ -53,6 +59,10 @@ type Options struct {
 	Now, Random bool
 	// Cache keeps compiled code; nil compiles anew.
 	Cache *Cache
+	// Crashes keeps a bundle of each crash of the guest; nil keeps none. File
+	// names where the plugin came from, for bundles.
+	Crashes *Crashes
+	File    string
 	// Log gets the guest's log lines and the host's own; nil drops them.
 	Log *slog.Logger
 	// Interpreter runs the guest without compiling it: slow, for tests and
@@ -72,6 +82,17 @@ func (o *Options) setDefaults() {
 	}
 	if o.Stack <= 0 {
 		o.Stack = DefaultStack
+	}
+	for _, l := range []struct {
+		value  *int
+		preset int
+	}{
+		{&o.ModuleSize, DefaultModuleSize}, {&o.TableElements, DefaultTableElements},
+		{&o.LogLines, DefaultLogLines}, {&o.LogBytes, DefaultLogBytes}, {&o.VerdictBytes, DefaultVerdictBytes},
+	} {
+		if *l.value <= 0 {
+			*l.value = l.preset
+		}
 	}
 	if len(o.Config) == 0 {
 		o.Config = json.RawMessage("{}")

@@ -83,6 +83,9 @@ func (s *Sink) runSQL(ctx context.Context, mod api.Module, stack []uint64) {
 	if d != nil {
 		status, answer = d.run(ctx, view(mod, 0, size), mode, at, n, len(out))
 		d.script.mem = nil
+		if status == abi.SQLTimeout && ctx.Err() == nil {
+			s.breach(ctx, LimitSQLTime)
+		}
 	}
 	stack[0] = uint64(status)<<32 | uint64(copy(out, answer))
 }
@@ -149,7 +152,7 @@ func (d *database) status(err error) (abi.SQLStatus, string) {
 	case e.memory:
 		return abi.SQLTooLarge, e.text
 	case e.interrupted():
-		return abi.SQLTimeout, fmt.Sprintf("not finished within %s, or the call's deadline has passed; raise the sql time limit of this sink", d.grant.TimeLimit)
+		return abi.SQLTimeout, fmt.Sprintf("not finished within %s, or the call's deadline has passed; raise time_limit in [sink.grant.sql]", d.grant.TimeLimit)
 	case e.code == 0:
 		return abi.SQLBroken, e.text
 	}

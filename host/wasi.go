@@ -85,7 +85,7 @@ func (s *Sink) exportWASI(ctx context.Context) error {
 		if !ok {
 			f = notOpen
 		}
-		export(b, sig, s.hostFunc(f))
+		export(b, sig, s.hostFunc(wasiModule+"."+sig.Name, f))
 	}
 	_, err := b.Instantiate(ctx)
 	return err
@@ -196,7 +196,9 @@ func (s *Sink) poll(ctx context.Context, mod api.Module, stack []uint64) {
 		}
 		wait = min(wait, d)
 	}
-	if wait > 0 {
+	if wait > 0 && s.player != nil {
+		s.inst.wasi.clock += wait // what was recorded has waited already
+	} else if wait > 0 {
 		t := time.NewTimer(wait)
 		defer t.Stop()
 		select {
