@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 )
 
 // core is the bookkeeping that the backends share: numbers, cursors, refusals
@@ -32,7 +31,7 @@ type core struct {
 	refused    Refusals // since the queue was opened
 	unrecorded Refusals // not yet in a loss record
 	recording  bool     // a loss record is being made
-	lossRecord func(count uint64, first, last time.Time) (Event, bool)
+	lossRecord func(Refusals) (Event, bool)
 }
 
 // cursor is how far one consumer has come. core.mu guards it.
@@ -187,19 +186,6 @@ func (k *core) fail() {
 	k.failures++
 }
 
-// refuse counts an event that found no room.
-func (k *core) refuse() {
-	k.fail()
-	now := time.Now()
-	for _, r := range []*Refusals{&k.refused, &k.unrecorded} {
-		if r.Count == 0 {
-			r.First = now
-		}
-		r.Count++
-		r.Last = now
-	}
-}
-
 // recordLoss asks for the loss record and hands it to put, which appends without
 // regard to the bounds and says whether it could. k.mu is held at entry and at
 // exit, not during the call of the user's code. One record is made at a time.
@@ -214,17 +200,14 @@ func (k *core) recordLoss(put func(Event) bool) {
 		k.recording = false
 		k.progress.fire()
 		if !written {
-			due.Count += k.unrecorded.Count
-			if k.unrecorded.Count > 0 {
-				due.Last = k.unrecorded.Last
-			}
+			due.merge(k.unrecorded)
 			k.unrecorded = due
 		}
 	}()
 	ev, ok := func() (Event, bool) {
 		k.mu.Unlock()
 		defer k.mu.Lock()
-		return k.lossRecord(due.Count, due.First, due.Last)
+		return k.lossRecord(due.clone())
 	}()
 	written = !ok || put(ev)
 }

@@ -143,7 +143,7 @@ type DiskOptions struct {
 	// with ErrBehind.
 	AtLeast Seq
 	// LossRecord makes the event that tells of refused ones; see MemoryOptions.
-	LossRecord func(count uint64, first, last time.Time) (Event, bool)
+	LossRecord func(Refusals) (Event, bool)
 
 	fs diskFS // of tests
 }
@@ -238,7 +238,7 @@ func (q *Disk) Watermarks() Watermarks {
 		Submitted: q.submitted, SendFailures: q.failures, Opened: q.opened,
 		Accepted: q.accepted(), Durable: q.durable, Committed: q.committedSeq(),
 		Bytes: q.used + q.doomedBytes + q.buffered, LimitBytes: q.o.MaxBytes,
-		Refused: q.refused, Failure: q.failure,
+		Refused: q.refused.clone(), Unrecorded: q.unrecorded.clone(), Failure: q.failure,
 	}
 	w.Events = int64(w.Accepted - w.Committed)
 	if w.Events > 0 {

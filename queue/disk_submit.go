@@ -42,7 +42,7 @@ func (q *Disk) SubmitBlocking(ctx context.Context, ev Event) (Receipt, error) {
 		case <-room:
 		case <-ctx.Done():
 			q.mu.Lock()
-			q.refuse()
+			q.refuse(ev.Source)
 			q.mu.Unlock()
 			return Receipt{}, fmt.Errorf("wait for room: %w", ctx.Err())
 		}
@@ -73,7 +73,7 @@ func (q *Disk) submit(ev Event, count bool) (Receipt, <-chan struct{}, error) {
 		if !count {
 			return Receipt{}, q.room.wait(), nil
 		}
-		q.refuse()
+		q.refuse(ev.Source)
 		return Receipt{}, nil, ErrFull
 	}
 	q.submitted++

@@ -32,7 +32,7 @@ type MemoryOptions struct {
 	// LossRecord makes the event that tells of refused ones. It is called once
 	// at least an eighth of the queue is free again, or at Close, without any
 	// lock held; its event is taken whatever the bounds. false: no record.
-	LossRecord func(count uint64, first, last time.Time) (Event, bool)
+	LossRecord func(Refusals) (Event, bool)
 }
 
 // Memory is a queue in this process's memory: it survives a panic of a consumer,
@@ -96,7 +96,7 @@ func (q *Memory) SubmitBlocking(ctx context.Context, ev Event) (Receipt, error) 
 		case <-room:
 		case <-ctx.Done():
 			q.mu.Lock()
-			q.refuse()
+			q.refuse(ev.Source)
 			q.mu.Unlock()
 			return Receipt{}, fmt.Errorf("wait for room: %w", ctx.Err())
 		}
@@ -128,7 +128,7 @@ func (q *Memory) submit(ev Event, count bool) (Receipt, <-chan struct{}, error) 
 		if !count {
 			return Receipt{}, q.room.wait(), nil
 		}
-		q.refuse()
+		q.refuse(ev.Source)
 		return Receipt{}, nil, ErrFull
 	}
 	seq := q.append(ev, now)
@@ -235,7 +235,7 @@ func (q *Memory) Watermarks() Watermarks {
 		Accepted: q.accepted(), Durable: q.accepted(), Committed: q.committedSeq(),
 		LimitEvents: int64(q.o.MaxEvents),
 		Bytes:       q.bytes, LimitBytes: q.o.MaxBytes,
-		Refused: q.refused,
+		Refused: q.refused.clone(), Unrecorded: q.unrecorded.clone(),
 	}
 	w.Events = int64(w.Accepted - w.Committed)
 	if w.Events > 0 {

@@ -40,6 +40,9 @@ type Event struct {
 	ID string
 	// Payload is the event's record (abi.AppendRecord). Submit copies it.
 	Payload []byte
+	// Source says who brought it: a word of few, by which refusals are counted. It
+	// is not kept.
+	Source string
 }
 
 // Entry is an event as a consumer gets it. It is never changed afterwards, and
@@ -228,18 +231,14 @@ type Watermarks struct {
 	Events, LimitEvents int64
 	// Bytes are what they take of LimitBytes.
 	Bytes, LimitBytes int64
-	Refused           Refusals
+	// Refused counts since the queue was opened; Unrecorded is what of it no loss
+	// record tells yet.
+	Refused, Unrecorded Refusals
 	// Oldest is when the oldest event not yet committed was accepted; zero if
 	// there is none.
 	Oldest time.Time
 	// Failure is why the queue can't write now; nil if it can.
 	Failure error
-}
-
-// Refusals counts what was refused because the queue was full.
-type Refusals struct {
-	Count       uint64
-	First, Last time.Time
 }
 
 // Caps says what a backend can do.

@@ -98,12 +98,41 @@ func (r *Recorder) run(ctx context.Context, d *Drainer, done chan<- struct{}) {
 	}
 }
 
+// SourceGo is the source of what is submitted by a call of Submit.
+const SourceGo = "go"
+
+// From returns an intake whose refusals are counted for a source, a word of few.
+func (r *Recorder) From(source string) Intake { return Intake{r, source} }
+
+// Intake is a recorder as one source sees it. Make one with [Recorder.From].
+type Intake struct {
+	r      *Recorder
+	source string
+}
+
+// Submit is [Recorder.Submit].
+func (i Intake) Submit(ctx context.Context, e abi.Event) (Receipt, error) {
+	return i.r.submitFrom(ctx, e, i.source)
+}
+
+// Refuse counts n events of the source that were not submitted because one
+// before them was refused with ErrFull.
+func (i Intake) Refuse(n int) {
+	if q, ok := i.r.o.Queue.(Refuser); ok && n > 0 {
+		q.Refuse(i.source, uint64(n))
+	}
+}
+
 // Submit hands an event to the queue, which copies what it needs. It does no I/O;
 // with Block it waits for room until ctx is done, else it does not wait. An error
 // means that nothing was queued: that of Check, ErrFull, ErrTooLarge, ErrBadID,
 // ErrClosed, ErrFailed or, after a wait, ctx's.
 func (r *Recorder) Submit(ctx context.Context, e abi.Event) (Receipt, error) {
-	rc, err := r.submit(ctx, e)
+	return r.submitFrom(ctx, e, SourceGo)
+}
+
+func (r *Recorder) submitFrom(ctx context.Context, e abi.Event, source string) (Receipt, error) {
+	rc, err := r.submit(ctx, e, source)
 	if err != nil {
 		if errors.Is(err, ErrClosed) {
 			r.closing.Store(true)
@@ -116,7 +145,7 @@ func (r *Recorder) Submit(ctx context.Context, e abi.Event) (Receipt, error) {
 	return rc, err
 }
 
-func (r *Recorder) submit(ctx context.Context, e abi.Event) (Receipt, error) {
+func (r *Recorder) submit(ctx context.Context, e abi.Event, source string) (Receipt, error) {
 	err := r.o.Check(e)
 	if err == nil && (len(e.AgentID) > abi.MaxAgentIDLen || len(e.EventType) > abi.MaxEventTypeLen || len(e.Timestamp) > abi.MaxEventTypeLen) {
 		err = errors.New("agent id, event type or timestamp is too long") // a record has 16 bits for each length
@@ -131,7 +160,7 @@ func (r *Recorder) submit(ctx context.Context, e abi.Event) (Receipt, error) {
 	}
 	defer r.records.Put(buf)
 	*buf = abi.AppendRecord((*buf)[:0], &e)
-	ev := Event{ID: e.ID, Payload: *buf}
+	ev := Event{ID: e.ID, Payload: *buf, Source: source}
 	var rc Receipt
 	if r.blocker != nil {
 		rc, err = r.blocker.SubmitBlocking(ctx, ev)

@@ -133,6 +133,7 @@ func land(ctx context.Context, l landing) (*summary, error) {
 // read hands every line to the recorder.
 func (l *landing) read(ctx context.Context, r *queue.Recorder, s *summary) error {
 	recorded := pipeline.Recorded(l.cfg)
+	in := r.From(pipeline.SourceIngest)
 	bar := newProgress(l.stderr, "ingesting", l.size, l.size > 0)
 	defer bar.end()
 	bad := complaints{stderr: l.stderr}
@@ -154,7 +155,7 @@ func (l *landing) read(ctx context.Context, r *queue.Recorder, s *summary) error
 			s.Skipped++
 			return nil
 		}
-		_, err = r.Submit(ctx, e)
+		_, err = in.Submit(ctx, e)
 		switch {
 		case err == nil:
 			s.Accepted++

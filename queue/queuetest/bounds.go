@@ -14,12 +14,18 @@ import (
 )
 
 // lossEvent is the loss record of the suite: its payload is the count.
-func lossEvent(n *int) func(uint64, time.Time, time.Time) (queue.Event, bool) {
-	return func(count uint64, first, last time.Time) (queue.Event, bool) {
+func lossEvent(n *int) func(queue.Refusals) (queue.Event, bool) {
+	return func(r queue.Refusals) (queue.Event, bool) {
 		*n++
-		payload := strconv.FormatUint(count, 10)
-		if first.IsZero() || last.Before(first) {
-			payload = "bad times"
+		payload, parts := strconv.FormatUint(r.Count, 10), uint64(0)
+		for _, s := range r.Sources {
+			parts += s.Count
+			if s.First.Before(r.First) || s.Last.After(r.Last) || s.Count == 0 {
+				payload = "bad times of " + s.Source
+			}
+		}
+		if r.First.IsZero() || r.Last.Before(r.First) || parts != r.Count {
+			payload = "bad times or parts"
 		}
 		return queue.Event{ID: fmt.Sprint("loss-", *n), Payload: []byte(payload)}, true
 	}
@@ -59,12 +65,25 @@ func caseFull(e *env) {
 			e.t.Fatalf("submit %s: %v", id, err)
 		}
 	}
-	for range 5 {
-		_, err := q.Submit(event("refused"))
+	for i := range 10 {
+		ev := event("refused")
+		ev.Source = fmt.Sprint("source", i)
+		_, err := q.Submit(ev)
 		e.expectErr("submit at the bound", err, queue.ErrFull)
 		refused++
 	}
+	if r, ok := q.(queue.Refuser); ok {
+		r.Refuse("source0", 3)
+		r.Refuse("source0", 0)
+		refused += 3
+	}
 	w := q.Watermarks()
+	if n := len(w.Refused.Sources); n != 8 || w.Refused.Sources[1].Source != "source0" || w.Refused.Sources[7].Source != "other" || w.Refused.Sources[7].Count != 4 {
+		e.t.Errorf("sources %+v, want 8 of them, the last one for all others", w.Refused.Sources)
+	}
+	if n := w.Unrecorded.Count; n < 13 || n > refused {
+		e.t.Errorf("%d refusals are in no record, want at least the last 13 of %d", n, refused)
+	}
 	if w.Refused.Count != refused || w.Refused.First.IsZero() || w.Refused.Last.Before(w.Refused.First) {
 		e.t.Errorf("refusals %+v, want %d", w.Refused, refused)
 	}

@@ -22,7 +22,6 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/audit-host/audit-host/queue"
 )
@@ -32,7 +31,7 @@ type Options struct {
 	// Small wants a bound that some 100 to 20,000 events of 200 bytes reach.
 	Small bool
 	// LossRecord is to be passed on to the backend.
-	LossRecord func(count uint64, first, last time.Time) (queue.Event, bool)
+	LossRecord func(queue.Refusals) (queue.Event, bool)
 }
 
 // Site is the place of one queue, empty at first. Open is needed, all hooks are

@@ -140,7 +140,8 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 			Dead: countDead(p.Letters)}
 	}, o.Build)
 	server, err = ingest.New(ingest.Options{
-		Intake: p.Recorder, ParseNative: pipeline.ParseNative(cfg), ParseOPA: parseOPA, Record: pipeline.Recorded(cfg),
+		Intake: p.Recorder.From(pipeline.SourceHTTP), IntakeOPA: p.Recorder.From(pipeline.SourceOPA),
+		ParseNative: pipeline.ParseNative(cfg), ParseOPA: parseOPA, Record: pipeline.Recorded(cfg),
 		Lookup: p.Lookup().Find,
 		DeadLetters: func(ctx context.Context, refused []ingest.Refused) error {
 			letters := make([]abi.DeadLetter, len(refused))

@@ -108,6 +108,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *failure {
 // the queue does not take. It fills the answer's events and counts.
 func (s *Server) submit(ctx context.Context, text []byte, as layout, asked ack, a *Answer) (receipts []receipt, tooLarge int) {
 	full := false
+	var stopped error
 	// The layout was checked before, so there is no error here.
 	_ = split(text, as, func(raw []byte, line int) bool {
 		res := Result{Index: len(a.Events), Line: line}
@@ -118,7 +119,7 @@ func (s *Server) submit(ctx context.Context, text []byte, as layout, asked ack, 
 			a.Events = append(a.Events, res)
 			return true
 		}
-		t := s.take(ctx, raw, s.o.ParseNative)
+		t := s.take(ctx, raw, s.o.Intake, s.o.ParseNative)
 		res.ID, res.Status = t.id, t.status
 		if t.err != nil {
 			res.Error = cut(t.err.Error())
@@ -134,7 +135,7 @@ func (s *Server) submit(ctx context.Context, text []byte, as layout, asked ack, 
 		case StatusSkipped:
 			a.Skipped++
 		case StatusRetry:
-			full = true
+			full, stopped = true, t.err
 			a.Error = cut(fmt.Sprintf("event %d and all after it were not taken, send them again: %v", res.Index, t.err))
 			a.Retry++
 		default:
@@ -146,6 +147,9 @@ func (s *Server) submit(ctx context.Context, text []byte, as layout, asked ack, 
 		a.Events = append(a.Events, res)
 		return true
 	})
+	if full {
+		uncounted(s.o.Intake, stopped, a.Retry-1)
+	}
 	return receipts, tooLarge
 }
 
@@ -161,7 +165,7 @@ type taken struct {
 var errEventSize = errors.New("the event is too large")
 
 // take parses one event and hands it to the queue.
-func (s *Server) take(ctx context.Context, raw []byte, parse Parse) taken {
+func (s *Server) take(ctx context.Context, raw []byte, in Intake, parse Parse) taken {
 	if len(raw) > s.o.MaxEvent {
 		return taken{status: StatusRejected,
 			err: fmt.Errorf("%w: %d bytes, at most %d (http.max_event)", errEventSize, len(raw), s.o.MaxEvent)}
@@ -176,7 +180,7 @@ func (s *Server) take(ctx context.Context, raw []byte, parse Parse) taken {
 	if !s.o.Record(decision) {
 		return taken{id: e.ID, status: StatusSkipped}
 	}
-	rc, err := s.o.Intake.Submit(ctx, e)
+	rc, err := in.Submit(ctx, e)
 	switch {
 	case err == nil:
 		return taken{id: e.ID, status: StatusAccepted, receipt: rc, payload: e.Payload}
@@ -186,6 +190,14 @@ func (s *Server) take(ctx context.Context, raw []byte, parse Parse) taken {
 		return taken{id: e.ID, status: StatusRejected, err: err}
 	}
 	return taken{id: e.ID, status: StatusRetry, err: err}
+}
+
+// uncounted tells an intake that has answered with err how many events of the same
+// request were not handed to it.
+func uncounted(in Intake, err error, n int) {
+	if r, ok := in.(Refuser); ok && errors.Is(err, queue.ErrFull) {
+		r.Refuse(n)
+	}
 }
 
 // acknowledge waits until the accepted events reach the level asked for and

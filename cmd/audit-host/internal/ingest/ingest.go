@@ -79,6 +79,11 @@ type Intake interface {
 	Submit(ctx context.Context, e abi.Event) (queue.Receipt, error)
 }
 
+// Refuser is an [Intake] that counts refusals. When it has answered that the queue
+// is full it is told how many events of the request were not handed to it, because
+// they must not overtake the refused one.
+type Refuser interface{ Refuse(n int) }
+
 // ErrNotNow is wrapped by an error of a [Parse] that is not about the text: no
 // id could be minted, say. The client is told to repeat.
 var ErrNotNow = errors.New("events can't be taken now")
@@ -108,6 +113,7 @@ type Refused struct {
 // default beside it.
 type Options struct {
 	Intake      Intake
+	IntakeOPA   Intake // of POST /logs; nil: Intake
 	ParseNative Parse
 	ParseOPA    Parse
 	// Record tells whether events with this decision are recorded.
@@ -180,6 +186,9 @@ func New(o Options) (*Server, error) {
 		return nil, errors.New("make ingest server: Intake, ParseNative, ParseOPA, Record, Lookup and DeadLetters are needed")
 	case o.DurableLevel != queue.Durable && o.DurableLevel != queue.Committed:
 		return nil, fmt.Errorf("make ingest server: DurableLevel %d is neither Durable nor Committed", o.DurableLevel)
+	}
+	if o.IntakeOPA == nil {
+		o.IntakeOPA = o.Intake
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

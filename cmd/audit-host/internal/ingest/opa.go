@@ -28,7 +28,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) *failure {
 	var stopped error
 	skipped, index := 0, 0
 	broken := split(b.bytes, as, func(raw []byte, _ int) bool {
-		t := s.take(ctx, raw, s.o.ParseOPA)
+		t := s.take(ctx, raw, s.o.IntakeOPA, s.o.ParseOPA)
 		switch t.status {
 		case StatusAccepted:
 			receipts = append(receipts, receipt{index: index, Receipt: t.receipt})
@@ -49,6 +49,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) *failure {
 		// OPA sends all of it again: the dead letters are left to that time, so
 		// that a queue which is full for long does not multiply them.
 		s.retry.Add(uint64(n - index))
+		uncounted(s.o.IntakeOPA, stopped, n-index-1)
 		return fail(http.StatusServiceUnavailable, "%v; send the batch again", stopped).with("Retry-After", retryAfter)
 	}
 	if broken != nil {

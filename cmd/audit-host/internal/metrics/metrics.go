@@ -75,7 +75,7 @@ type collector struct {
 
 	submitted, sendFailures, unsigned                    *prometheus.Desc
 	queueEvents, queueEventsLimit, queueBytes, queueSize *prometheus.Desc
-	queueRefused, queueFailed, ingest                    *prometheus.Desc
+	queueRefused, refusedSource, queueFailed, ingest     *prometheus.Desc
 	deadLetters, deadOpen, deadResolved, deadAge         *prometheus.Desc
 	sinks                                                []sinkMetric
 }
@@ -102,6 +102,7 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 		queueBytes:       desc("queue_bytes", "What the events in the queue take."),
 		queueSize:        desc("queue_limit_bytes", "How many bytes the queue keeps; 0 is no limit."),
 		queueRefused:     desc("queue_refused_total", "Events refused because the queue was full."),
+		refusedSource:    desc("queue_refused_by_source_total", "Events refused because the queue was full, by who brought them.", "source"),
 		queueFailed:      desc("queue_failed", "1 if the queue cannot write any more."),
 		deadLetters:      desc("dead_letters", "Dead letters that are kept, resolved or not."),
 		deadOpen:         desc("dead_letters_unresolved", "Dead letters that no replay has resolved."),
@@ -160,7 +161,7 @@ func number(is bool) float64 {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.build.Desc(), c.submitted, c.sendFailures, c.unsigned, c.queueEvents, c.queueEventsLimit,
-		c.queueBytes, c.queueSize, c.queueRefused, c.queueFailed, c.ingest, c.deadLetters, c.deadOpen, c.deadResolved, c.deadAge} {
+		c.queueBytes, c.queueSize, c.queueRefused, c.refusedSource, c.queueFailed, c.ingest, c.deadLetters, c.deadOpen, c.deadResolved, c.deadAge} {
 		out <- d
 	}
 	for _, s := range c.sinks {
@@ -184,6 +185,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	send(c.queueBytes, gauge, float64(s.Queue.Bytes))
 	send(c.queueSize, gauge, float64(s.Queue.LimitBytes))
 	send(c.queueRefused, counter, float64(s.Queue.Refused.Count))
+	for _, r := range s.Queue.Refused.Sources {
+		send(c.refusedSource, counter, float64(r.Count), r.Source)
+	}
 	send(c.queueFailed, gauge, number(s.Queue.Failure != nil))
 	if s.Dead.Err != nil {
 		out <- prometheus.NewInvalidMetric(c.deadLetters, s.Dead.Err)

@@ -27,7 +27,7 @@ func snapshot() Snapshot {
 				Restarts: 1, Oldest: now.Add(-1500 * time.Millisecond)},
 			{Name: "mock", Recovered: 4, Skipped: 1, Pending: 93, Parked: "some reason with a client's text", Oldest: now.Add(time.Hour)},
 		}},
-		Queue:    queue.Watermarks{Events: 9, LimitEvents: 1000, Bytes: 900, LimitBytes: 1 << 20, Refused: queue.Refusals{Count: 8}, Failure: errors.New("no space")},
+		Queue:    queue.Watermarks{Events: 9, LimitEvents: 1000, Bytes: 900, LimitBytes: 1 << 20, Refused: queue.Refusals{Count: 8, Sources: []queue.SourceRefusals{{Source: "http", Count: 5}, {Source: "opa", Count: 3}}}, Failure: errors.New("no space")},
 		Ingest:   ingest.Stats{Accepted: 1, Rejected: 2, Skipped: 3, Retry: 4, DeadLettered: 5},
 		Unsigned: true,
 		Dead:     Dead{Open: 4, Resolved: 2, Oldest: now.Add(-time.Minute)},
@@ -111,6 +111,10 @@ audit_host_queue_limit_bytes 1.048576e+06
 # HELP audit_host_queue_limit_events How many events the queue keeps; 0 is no limit.
 # TYPE audit_host_queue_limit_events gauge
 audit_host_queue_limit_events 1000
+# HELP audit_host_queue_refused_by_source_total Events refused because the queue was full, by who brought them.
+# TYPE audit_host_queue_refused_by_source_total counter
+audit_host_queue_refused_by_source_total{source="http"} 5
+audit_host_queue_refused_by_source_total{source="opa"} 3
 # HELP audit_host_queue_refused_total Events refused because the queue was full.
 # TYPE audit_host_queue_refused_total counter
 audit_host_queue_refused_total 8
@@ -204,7 +208,7 @@ func TestLabelsAreBounded(t *testing.T) {
 			}
 		}
 	}
-	if got, want := slices.Sorted(maps.Keys(values)), []string{"commit", "goversion", "outcome", "sink", "sqlite", "version", "wazero"}; !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(values)), []string{"commit", "goversion", "outcome", "sink", "source", "sqlite", "version", "wazero"}; !slices.Equal(got, want) {
 		t.Errorf("labels %v, want %v", got, want)
 	}
 	if got := slices.Sorted(maps.Keys(values["sink"])); !slices.Equal(got, []string{"ledger", "mock"}) {

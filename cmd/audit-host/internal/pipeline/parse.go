@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
@@ -21,11 +22,17 @@ func Recorded(cfg *config.Config) func(decision string) bool {
 	return func(decision string) bool { return slices.Contains(cfg.Record.Decisions, decision) }
 }
 
+// hostTypes begins the types of the events that audit-host makes about itself.
+const hostTypes = "audit."
+
 // ParseNative reads native events within the configuration's limits.
 func ParseNative(cfg *config.Config) ingest.Parse {
 	o := EventOptions(cfg)
 	return func(raw []byte) (abi.Event, string, error) {
 		e, d, err := event.ParseNative(raw, o)
+		if err == nil && strings.HasPrefix(e.EventType, hostTypes) {
+			return e, d.Kind, fmt.Errorf("read event: event_type: types that begin with %s are those of audit-host itself; choose another", hostTypes)
+		}
 		return e, d.Kind, blame(err)
 	}
 }

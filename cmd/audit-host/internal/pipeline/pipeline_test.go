@@ -112,7 +112,9 @@ func refusal(t *testing.T, agent string) abi.Event {
 // like any other.
 func TestLossRecord(t *testing.T) {
 	first := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	ev, ok := lossRecord(17, first, first.Add(time.Minute))
+	var r queue.Refusals
+	r.Sources = []queue.SourceRefusals{{Source: SourceHTTP, Count: 17, First: first, Last: first.Add(time.Minute)}}
+	ev, ok := lossRecord(r)
 	if !ok {
 		t.Fatal("no record")
 	}
@@ -123,13 +125,16 @@ func TestLossRecord(t *testing.T) {
 	if err := event.Check(e, event.Options{}); err != nil {
 		t.Error(err)
 	}
-	if e.EventType != TypeLoss || e.AgentID != "audit-host" {
+	if e.EventType != event.TypeGap || !strings.Contains(string(e.Payload), `"sources":{"http":{`) {
 		t.Errorf("%+v", e)
 	}
-	for _, want := range []string{`"refused":17`, `"first":"2026-01-02T03:04:05.000000006Z"`, `"last":"2026-01-02T03:05:05.000000006Z"`} {
-		if !strings.Contains(string(e.Payload), want) {
-			t.Errorf("no %s in %s", want, e.Payload)
-		}
+	if _, ok := lossRecord(queue.Refusals{}); ok {
+		t.Error("a record of nothing")
+	}
+	// A client can't make one.
+	_, _, err = ParseNative(parse(t, sample))([]byte(`{"agent_id":"a","event_type":"audit.gap","action":{"kind":"x"},"decision":{"decision":"refuse","rule_id":"","reason":""}}`))
+	if err == nil || errors.Is(err, ingest.ErrNotNow) || !strings.Contains(err.Error(), "choose another") {
+		t.Errorf("%v", err)
 	}
 }
 

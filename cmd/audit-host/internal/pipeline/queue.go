@@ -2,11 +2,9 @@ package pipeline
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
@@ -69,26 +67,28 @@ func openQueue(ctx context.Context, cfg *config.Config, bulk bool, positions map
 	return q, nil
 }
 
-// TypeLoss is the event type of a loss record.
-const TypeLoss = "audit_host.loss"
+// The sources by which refused events are told apart; [queue.SourceGo] is that of
+// a caller in Go.
+const (
+	SourceHTTP   = "http"   // POST /v1/events
+	SourceOPA    = "opa"    // POST /logs
+	SourceIngest = "ingest" // audit-host ingest
+)
 
-// lossRecord makes the event that tells in the ledger how many events were
-// refused because the queue was full, and when.
-func lossRecord(count uint64, first, last time.Time) (queue.Event, bool) {
-	text, err := json.Marshal(map[string]any{
-		"agent_id":   "audit-host",
-		"event_type": TypeLoss,
-		"action": map[string]any{"kind": "queue_full", "refused": count,
-			"first": first.UTC().Format(time.RFC3339Nano), "last": last.UTC().Format(time.RFC3339Nano)},
-		"decision": map[string]string{"decision": event.KindWarn, "rule_id": "queue_full",
-			"reason": fmt.Sprintf("%d events were refused because the queue was full", count)},
-	})
-	if err != nil {
-		return queue.Event{}, false
-	}
-	e, _, err := event.ParseNative(text, event.Options{})
+// lossRecord makes the event that tells in the ledger what was refused because
+// the queue was full.
+func lossRecord(r queue.Refusals) (queue.Event, bool) {
+	e, err := gapOf(r).Event(event.Options{})
 	if err != nil {
 		return queue.Event{}, false
 	}
 	return queue.Event{ID: e.ID, Payload: abi.AppendRecord(nil, &e)}, true
+}
+
+func gapOf(r queue.Refusals) event.Gap {
+	var g event.Gap
+	for _, s := range r.Sources {
+		g.Sources = append(g.Sources, event.GapSource(s))
+	}
+	return g
 }
