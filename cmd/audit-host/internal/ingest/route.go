@@ -160,6 +160,8 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) *failure {
 	answer := struct {
 		Ready   bool     `json:"ready"`
 		Reasons []string `json:"reasons"`
+		// Degraded: events are recorded, and yet something is not as it should be.
+		Degraded bool `json:"degraded,omitempty"`
 	}{Ready: true}
 	if s.o.Ready != nil {
 		answer.Ready, answer.Reasons = s.o.Ready()
@@ -167,6 +169,7 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) *failure {
 	if answer.Reasons == nil {
 		answer.Reasons = []string{}
 	}
+	answer.Degraded = answer.Ready && len(answer.Reasons) > 0
 	code := http.StatusOK
 	if !answer.Ready {
 		code = http.StatusServiceUnavailable

@@ -1,0 +1,130 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/event"
+	"github.com/audit-host/audit-host/host"
+)
+
+// deadLettersOf puts n letters for the ledger into a state directory.
+func deadLettersOf(t *testing.T, config string, n int) {
+	t.Helper()
+	var letters []abi.DeadLetter
+	for i := range n {
+		e, _, err := event.ParseNative([]byte(refusal(fmt.Sprintf("dead%05d", i))), event.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		letters = append(letters, abi.DeadLetter{Event: e, Sink: "ledger", Outcome: abi.Trap, Reason: "then", Attempts: 2, FailedAt: time.Now()})
+	}
+	d, err := host.OpenDeadLetters(filepath.Join(filepath.Dir(config), "state", "dead-letters.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Put(t.Context(), letters); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The command is killed again and again at random moments, and then left alone:
+// every letter is one row, and resolved.
+func TestReplayCommandKilled(t *testing.T) {
+	const n = 3000
+	config := home(t)
+	deadLettersOf(t, config, n)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	resolved, kills := 0, 0
+	var progress []int
+	for round := 0; ; round++ {
+		cmd := exec.Command(os.Getenv(binary), "dlq", "replay", "-c", config)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if round < 12 {
+			kill := time.AfterFunc(time.Duration(rnd.IntN(900))*time.Millisecond, func() { _ = cmd.Process.Kill() }) // it may have ended
+			if err := cmd.Wait(); err != nil {
+				kills++
+			}
+			kill.Stop()
+		} else if err := cmd.Wait(); err != nil {
+			t.Fatalf("left alone: %v: %s", err, &stderr)
+		}
+		now := len(listed(t, config, "--state", "resolved"))
+		if now < resolved {
+			t.Errorf("round %d: %d were resolved before and %d are now", round, resolved, now)
+		}
+		progress = append(progress, now)
+		if resolved = now; round >= 12 {
+			break
+		}
+	}
+	if resolved != n || len(listed(t, config)) != 0 {
+		t.Errorf("%d resolved, %d open", resolved, len(listed(t, config)))
+	}
+	if v := verified(t, config); v.Rows != n {
+		t.Errorf("%d rows", v.Rows)
+	}
+	t.Logf("killed %d times; resolved after each: %v", kills, progress)
+	if kills == 0 {
+		t.Error("it was never killed")
+	}
+}
+
+// The daemon is killed in the middle of a replay: the command says so, and the
+// next one does the rest.
+func TestReplayDaemonKilled(t *testing.T) {
+	const n = 3000
+	config := home(t)
+	deadLettersOf(t, config, n)
+	c := spawn(t, config)
+	cmd := exec.Command(os.Getenv(binary), "dlq", "replay", "-c", config, "--json")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil { // the first letters are done
+		t.Fatal(err)
+	}
+	if err := c.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := new(bytes.Buffer).ReadFrom(out); err != nil {
+		t.Fatal(err)
+	}
+	err = cmd.Wait()
+	<-c.done
+	if whole := strings.Contains(stderr.String(), fmt.Sprintf("stored %d,", n)); !whole && (cmd.ProcessState.ExitCode() != exitFailed ||
+		!strings.Contains(stderr.String(), "replay again for the rest")) {
+		t.Errorf("%v: %s", err, &stderr)
+	}
+	// What the daemon left of its socket is no daemon.
+	must(t, 0, "", "dlq", "replay", "-c", config)
+	if open := listed(t, config); len(open) != 0 {
+		t.Errorf("%d are open", len(open))
+	}
+	if v := verified(t, config); v.Rows != n {
+		t.Errorf("%d rows", v.Rows)
+	}
+}
