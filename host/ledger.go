@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/ledger"
 )
 
@@ -156,8 +155,9 @@ func (l *Ledger) Rows(ctx context.Context) iter.Seq2[*ledger.Row, error] {
 		last := uint64(0)
 		err := l.r.do(ctx, func(c *dbConn) error {
 			var row ledger.Row
+			var read rowReader
 			return c.each(selectRows+" ORDER BY sequence", nil, func(s *dbStmt) error {
-				if err := readRow(s, &row); err != nil {
+				if err := read.row(s, &row); err != nil {
 					return err
 				}
 				last = row.Sequence
@@ -184,55 +184,70 @@ func (l *Ledger) blame(err error, sequence uint64) error {
 	return fmt.Errorf("read ledger %s: %w", l.path, err)
 }
 
-// rowTypes are the types of ledger.Columns.
-var rowTypes = [ledger.NumColumns]uint32{
-	abi.SQLText, abi.SQLText, abi.SQLText, abi.SQLBlob, abi.SQLBlob, abi.SQLText, abi.SQLText, abi.SQLBlob, abi.SQLInt, abi.SQLText,
-	abi.SQLText, abi.SQLBlob,
-}
+// rowReader reads rows of the ledger.
+type rowReader struct{ columns [ledger.NumColumns]any }
 
+// Places in ledger.Columns.
 const (
 	columnSignature = 4
 	columnSequence  = 8
 	columnKeyID     = 10
 )
 
-// readRow reads a row and checks the type of each column, which STRICT
-// guarantees only as long as nobody writes to the file without SQLite.
-func readRow(s *dbStmt, r *ledger.Row) error {
-	_, n, _ := s.column(columnSequence)
-	r.Sequence = n
-	if int64(n) <= 0 {
-		return &RowError{Sequence: 1, Reason: fmt.Sprintf("the next row has sequence %d", int64(n))}
+// row reads a row and checks the type of each column, which STRICT guarantees
+// only as long as nobody writes to the file without SQLite.
+func (read *rowReader) row(s *dbStmt, r *ledger.Row) error {
+	clear(read.columns[:])
+	if err := s.row(read.columns[:]); err != nil {
+		return err
 	}
-	names := strings.Split(ledger.Columns, ", ")
-	var columns [ledger.NumColumns][]byte
-	var null [ledger.NumColumns]bool
-	for i, want := range rowTypes {
-		typ, _, b := s.column(i)
-		null[i] = typ == abi.SQLNull && (i == columnSignature || i == columnKeyID)
-		if typ != want && !null[i] {
-			return &RowError{Sequence: n, Reason: fmt.Sprintf("column %s is of type %s, wanted %s", names[i], typeName(typ), typeName(want))}
+	n, _ := read.columns[columnSequence].(int64)
+	if r.Sequence = uint64(n); n <= 0 {
+		return &RowError{Sequence: 1, Reason: fmt.Sprintf("the next row has sequence %d", n)}
+	}
+	// In the order of ledger.Columns.
+	var payload string
+	for i, to := range [ledger.NumColumns]any{
+		&r.ID, &r.AgentID, &r.EventType, &r.PayloadHash, &r.Signature, &r.AttestLevel, &r.Timestamp, &r.PrevHash, &n, &payload, &r.KeyID, &r.RowHash,
+	} {
+		wanted, ok := "INTEGER", true
+		switch to := to.(type) {
+		case *string:
+			wanted = "TEXT"
+			*to, ok = read.columns[i].(string)
+			ok = ok || i == columnKeyID && read.columns[i] == nil
+		case *[]byte:
+			wanted = "BLOB"
+			*to, ok = read.columns[i].([]byte)
+			if ok && *to == nil {
+				*to = []byte{} // nil is NULL
+			}
+			ok = ok || i == columnSignature && read.columns[i] == nil
 		}
-		columns[i] = b
+		if !ok {
+			return &RowError{Sequence: r.Sequence, Reason: fmt.Sprintf("column %s is of type %s, wanted %s",
+				strings.Split(ledger.Columns, ", ")[i], typeName(read.columns[i]), wanted)}
+		}
 	}
-	if null[columnSignature] != null[columnKeyID] {
-		return &RowError{Sequence: n, Reason: "only one of signature and key_id is NULL"}
+	if r.Payload = append(r.Payload[:0], payload...); (r.Signature == nil) != (read.columns[columnKeyID] == nil) {
+		return &RowError{Sequence: r.Sequence, Reason: "only one of signature and key_id is NULL"}
 	}
-	r.ID, r.AgentID, r.EventType = string(columns[0]), string(columns[1]), string(columns[2])
-	r.PayloadHash = append(r.PayloadHash[:0], columns[3]...)
-	if r.Signature = nil; !null[columnSignature] {
-		r.Signature = append([]byte{}, columns[4]...)
-	}
-	r.AttestLevel, r.Timestamp = string(columns[5]), string(columns[6])
-	r.PrevHash = append(r.PrevHash[:0], columns[7]...)
-	r.Payload = append(r.Payload[:0], columns[9]...)
-	r.KeyID = string(columns[10])
-	r.RowHash = append(r.RowHash[:0], columns[11]...)
 	return nil
 }
 
-func typeName(typ uint32) string {
-	return [...]string{"NULL", "INTEGER", "REAL", "TEXT", "BLOB"}[typ]
+// typeName is SQLite's name of the type that a column was read as.
+func typeName(v any) string {
+	switch v.(type) {
+	case nil:
+		return "NULL"
+	case int64:
+		return "INTEGER"
+	case float64:
+		return "REAL"
+	case string:
+		return "TEXT"
+	}
+	return "BLOB"
 }
 
 // Lookup returns the row with an id, or an error that wraps [ErrNoRow].
@@ -262,7 +277,8 @@ func (l *Ledger) rows(ctx context.Context, where string, arg any) (rows []ledger
 		rows = nil
 		return c.each(selectRows+where, []any{arg}, func(s *dbStmt) error {
 			var row ledger.Row
-			if err := readRow(s, &row); err != nil {
+			var read rowReader
+			if err := read.row(s, &row); err != nil {
 				return err
 			}
 			rows = append(rows, row)

@@ -116,6 +116,11 @@ func (s *dbStmt) column(i int) (typ uint32, n uint64, b []byte) {
 	return abi.SQLNull, 0, nil
 }
 
+// row reads all columns of the row in one call of the engine: int64, float64,
+// string for a text, []byte for a blob, nil for NULL. dst has one place for each
+// column, all nil: the binding leaves in place what is there when a blob is empty.
+func (s *dbStmt) row(dst []any) error { return asDBError(s.s.Columns(dst...)) }
+
 // set binds a Go value: nil, int64, string or []byte, of which nil is NULL.
 func (s *dbStmt) set(i int, v any) error {
 	switch v := v.(type) {

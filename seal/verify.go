@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"sync"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/ledger"
@@ -19,6 +20,14 @@ type Signatures struct {
 	Invalid    uint64 `json:"invalid"`
 }
 
+// Add adds the counts of o.
+func (s *Signatures) Add(o Signatures) {
+	s.Valid += o.Valid
+	s.Unsigned += o.Unsigned
+	s.UnknownKey += o.UnknownKey
+	s.Invalid += o.Invalid
+}
+
 // Break is the first row that does not verify.
 type Break struct {
 	Sequence uint64
@@ -28,76 +37,149 @@ type Break struct {
 // Error names the row and what is wrong with it.
 func (b *Break) Error() string { return fmt.Sprintf("row %d: %s", b.Sequence, b.Reason) }
 
-// Verifier checks rows one after the other, in constant memory. It is used by
-// one goroutine.
-type Verifier struct {
-	keys       map[string]ed25519.PublicKey
-	head       [ledger.HashSize]byte
-	rows       uint64
-	signatures Signatures
-	buf        []byte
+// Link is what a row is chained to: the sequence and row hash of the row before
+// it; zeros before the first.
+type Link struct {
+	Sequence uint64
+	RowHash  [ledger.HashSize]byte
 }
 
-// NewVerifier returns a verifier at the start of the chain that knows the
-// given public keys.
+// Checked is what was found out about rows that follow each other.
+type Checked struct {
+	Rows       int        // that are sound, up to the break
+	Head       Link       // the last of them, or what they were chained to
+	Signatures Signatures // of these and, if it is at fault for its signature, of the broken row
+	Break      *Break     // nil if all are sound
+}
+
+// Verifier checks rows. It may be used concurrently, for several parts of one
+// ledger say: a part of which the Link is the last row of the sound part before
+// it is as sound as if both had been checked together.
+type Verifier struct {
+	keys  map[string]*publicKey
+	works sync.Pool // of *verifyWork
+}
+
+// verifyWork is the memory of one call of Check.
+type verifyWork struct {
+	checker checker
+	list    []signed
+	rows    []int // of list
+	digests [][abi.HashSize]byte
+	kinds   []kind
+	buf     []byte
+}
+
+// kind is what a row's signature is, before it was checked.
+type kind uint8
+
+const (
+	toCheck kind = iota
+	unsigned
+	unknownKey
+)
+
+// NewVerifier returns a verifier that knows the given public keys.
 func NewVerifier(keys ...ed25519.PublicKey) *Verifier {
-	v := &Verifier{keys: make(map[string]ed25519.PublicKey, len(keys))}
+	v := &Verifier{keys: make(map[string]*publicKey, len(keys))}
 	for _, k := range keys {
-		v.keys[KeyID(k)] = k
+		v.keys[KeyID(k)] = newPublicKey(k)
 	}
 	return v
 }
 
-// Head returns the number of rows verified, which is the last one's sequence,
-// and its row hash; zeros before the first row.
-func (v *Verifier) Head() (sequence uint64, rowHash [ledger.HashSize]byte) { return v.rows, v.head }
-
-// Signatures returns the counts so far.
-func (v *Verifier) Signatures() Signatures { return v.signatures }
-
-// Add checks the next row. It returns a *[Break] if the row is not what the
-// chain, its own hashes or its signature demand; after that the verifier must
-// not be used again. A signature by an unknown key is counted and is no
-// break: the row hash still covers it.
-func (v *Verifier) Add(r *ledger.Row) error {
-	broken := func(format string, a ...any) error {
-		return &Break{Sequence: r.Sequence, Reason: fmt.Sprintf(format, a...)}
+// Check checks rows that are chained to prev, up to the first that is not what
+// the chain, its own hashes or its signature demand. A signature by an unknown
+// key is counted and is no break: the row hash still covers it. The signatures
+// are checked together, and one by one if that fails, to name the row.
+func (v *Verifier) Check(prev Link, rows []ledger.Row) Checked {
+	w, _ := v.works.Get().(*verifyWork)
+	if w == nil {
+		w = &verifyWork{}
 	}
-	if want := v.rows + 1; r.Sequence != want {
-		return &Break{Sequence: want, Reason: fmt.Sprintf("missing, the next row has sequence %d", r.Sequence)}
+	defer v.works.Put(w)
+	w.list, w.rows, w.kinds = w.list[:0], w.rows[:0], w.kinds[:0]
+	if cap(w.digests) < len(rows) {
+		w.digests = make([][abi.HashSize]byte, len(rows))
 	}
-	if !bytes.Equal(r.PrevHash, v.head[:]) {
-		return broken("prev_hash is %s, the row before has row_hash %s", hex.EncodeToString(r.PrevHash), hex.EncodeToString(v.head[:]))
+	c, at := Checked{Head: prev}, prev
+	for i := range rows {
+		r, digest := &rows[i], &w.digests[:len(rows)][i]
+		k, fault := v.row(w, at, r, digest)
+		if fault != nil {
+			c.Break = fault
+			if k == toCheck {
+				c.Signatures.Invalid = 1
+			}
+			break
+		}
+		if k == toCheck {
+			w.list = append(w.list, signed{digest, r.Signature, v.keys[r.KeyID]})
+			w.rows = append(w.rows, i)
+		}
+		w.kinds = append(w.kinds, k)
+		at = Link{r.Sequence, [ledger.HashSize]byte(r.RowHash)}
+		c.Rows++
+	}
+	if bad := w.checker.bad(w.list); bad >= 0 {
+		// It stands before whatever else was found.
+		i := w.rows[bad]
+		c.Rows, c.Signatures = i, Signatures{Invalid: 1}
+		c.Break = &Break{rows[i].Sequence, fmt.Sprintf("the signature is not that of key %s over this event", rows[i].KeyID)}
+	}
+	for _, k := range w.kinds[:c.Rows] {
+		switch k {
+		case unsigned:
+			c.Signatures.Unsigned++
+		case unknownKey:
+			c.Signatures.UnknownKey++
+		default:
+			c.Signatures.Valid++
+		}
+	}
+	if c.Rows > 0 {
+		last := &rows[c.Rows-1]
+		c.Head = Link{last.Sequence, [ledger.HashSize]byte(last.RowHash)}
+	}
+	return c
+}
+
+// row checks all of a row but its signature, and sets digest to its event
+// digest. With a break the kind is toCheck if the signature is at fault.
+func (v *Verifier) row(w *verifyWork, prev Link, r *ledger.Row, digest *[abi.HashSize]byte) (kind, *Break) {
+	broken := func(k kind, format string, a ...any) (kind, *Break) {
+		return k, &Break{Sequence: r.Sequence, Reason: fmt.Sprintf(format, a...)}
+	}
+	if want := prev.Sequence + 1; r.Sequence != want {
+		return unsigned, &Break{Sequence: want, Reason: fmt.Sprintf("missing, the next row has sequence %d", r.Sequence)}
+	}
+	if !bytes.Equal(r.PrevHash, prev.RowHash[:]) {
+		return broken(unsigned, "prev_hash is %s, the row before has row_hash %s", hex.EncodeToString(r.PrevHash), hex.EncodeToString(prev.RowHash[:]))
 	}
 	payloadHash := sha256.Sum256(r.Payload)
 	if !bytes.Equal(r.PayloadHash, payloadHash[:]) {
-		return broken("payload_hash is %s, the payload's is %s", hex.EncodeToString(r.PayloadHash), hex.EncodeToString(payloadHash[:]))
+		return broken(unsigned, "payload_hash is %s, the payload's is %s", hex.EncodeToString(r.PayloadHash), hex.EncodeToString(payloadHash[:]))
 	}
-	digest := Digest(r.ID, r.AgentID, r.EventType, payloadHash, r.Timestamp)
-	v.buf = ledger.AppendRowPreimage(v.buf[:0], r.PrevHash, r.Sequence, digest[:], r.Signature, []byte(r.AttestLevel), []byte(r.KeyID))
-	rowHash := sha256.Sum256(v.buf)
-	if !bytes.Equal(r.RowHash, rowHash[:]) {
-		return broken("row_hash is %s, its columns give %s", hex.EncodeToString(r.RowHash), hex.EncodeToString(rowHash[:]))
+	w.buf = ledger.AppendEventPreimage(w.buf[:0], r.ID, r.AgentID, r.EventType, payloadHash[:], r.Timestamp)
+	*digest = sha256.Sum256(w.buf)
+	w.buf = ledger.AppendRowPreimage(w.buf[:0], r.PrevHash, r.Sequence, digest[:], r.Signature, []byte(r.AttestLevel), []byte(r.KeyID))
+	if rowHash := sha256.Sum256(w.buf); !bytes.Equal(r.RowHash, rowHash[:]) {
+		return broken(unsigned, "row_hash is %s, its columns give %s", hex.EncodeToString(r.RowHash), hex.EncodeToString(rowHash[:]))
 	}
 	switch key, known := v.keys[r.KeyID]; {
 	case r.Signature == nil:
 		// NULL and an empty blob or key id have one preimage; only one of
 		// them is ever written, so anything else was put there later.
 		if r.AttestLevel != abi.AttestUnsigned || r.KeyID != "" {
-			return broken("no signature, but level %q and key id %q", r.AttestLevel, r.KeyID)
+			return broken(unsigned, "no signature, but level %q and key id %q", r.AttestLevel, r.KeyID)
 		}
-		v.signatures.Unsigned++
+		return unsigned, nil
 	case len(r.Signature) != abi.SignatureSize || r.AttestLevel != abi.AttestDaemonSigned:
-		v.signatures.Invalid++
-		return broken("a signature of %d bytes at level %q", len(r.Signature), r.AttestLevel)
+		return broken(toCheck, "a signature of %d bytes at level %q", len(r.Signature), r.AttestLevel)
 	case !known:
-		v.signatures.UnknownKey++
-	case !ed25519.Verify(key, digest[:], r.Signature):
-		v.signatures.Invalid++
-		return broken("the signature is not that of key %s over this event", r.KeyID)
-	default:
-		v.signatures.Valid++
+		return unknownKey, nil
+	case key == nil:
+		return broken(toCheck, "the signature is not that of key %s over this event", r.KeyID)
 	}
-	v.rows, v.head = r.Sequence, rowHash
-	return nil
+	return toCheck, nil
 }

@@ -3,7 +3,6 @@ package seal
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"testing"
 
@@ -34,15 +33,41 @@ func chain(n int, key ed25519.PrivateKey) []ledger.Row {
 	return rows
 }
 
-func verify(rows []ledger.Row, keys ...ed25519.PublicKey) (*Verifier, *Break) {
+// verify checks rows together and, besides, in two parts cut at each place and
+// one by one: that must make no difference.
+func verify(t *testing.T, rows []ledger.Row, keys ...ed25519.PublicKey) Checked {
+	t.Helper()
 	v := NewVerifier(keys...)
-	for i := range rows {
-		var b *Break
-		if errors.As(v.Add(&rows[i]), &b) {
-			return v, b
+	whole := v.Check(Link{}, rows)
+	parts := func(size func(left int) int) {
+		t.Helper()
+		sum := Checked{}
+		for rest := rows; len(rest) > 0 && sum.Break == nil; {
+			n := size(len(rest))
+			c := v.Check(sum.Head, rest[:n])
+			c.Signatures.Add(sum.Signatures)
+			c.Rows += sum.Rows
+			sum, rest = c, rest[n:]
+		}
+		if fmt.Sprint(sum.Break) != fmt.Sprint(whole.Break) || sum.Rows != whole.Rows || sum.Head != whole.Head || sum.Signatures != whole.Signatures {
+			t.Errorf("in parts %+v, %v; as a whole %+v, %v", sum, sum.Break, whole, whole.Break)
 		}
 	}
-	return v, nil
+	for cut := 1; cut < len(rows); cut++ {
+		parts(func(left int) int {
+			if left == len(rows) {
+				return cut
+			}
+			return left
+		})
+	}
+	parts(func(int) int { return 1 })
+	return whole
+}
+
+// breaksAt tells whether the rows before this one are sound and it is not.
+func breaksAt(c Checked, row int) bool {
+	return c.Break != nil && c.Break.Sequence == uint64(row) && c.Rows == row-1
 }
 
 func TestVerifierNamesEveryChangedRow(t *testing.T) {
@@ -50,36 +75,35 @@ func TestVerifierNamesEveryChangedRow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, b := verify(chain(5, key), public)
-	if n, head := v.Head(); b != nil || n != 5 || head == [32]byte{} || v.Signatures().Valid != 5 {
-		t.Fatalf("an intact chain: %v, %d rows, %+v", b, n, v.Signatures())
+	if c := verify(t, chain(5, key), public); c.Break != nil || c.Rows != 5 || c.Head.Sequence != 5 || c.Head.RowHash == [32]byte{} || c.Signatures.Valid != 5 {
+		t.Fatalf("an intact chain: %+v", c)
 	}
 	text := func(s *string) func() { return func() { *s += "x" } }
 	blob := func(p *[]byte) func() {
 		return func() { c := append([]byte(nil), *p...); c[len(c)-1] ^= 1; *p = c }
 	}
 	for i := range 5 {
-		for c := range 11 {
+		for column := range 11 {
 			rows := chain(5, key)
 			r := &rows[i]
 			[]func(){text(&r.ID), text(&r.AgentID), text(&r.EventType), text(&r.Timestamp), text(&r.AttestLevel), text(&r.KeyID),
-				blob(&r.PayloadHash), blob(&r.Signature), blob(&r.PrevHash), blob(&r.RowHash), blob(&r.Payload)}[c]()
-			if _, b := verify(rows, public); b == nil || b.Sequence != uint64(i+1) {
-				t.Errorf("row %d, column %d: %v", i+1, c, b)
+				blob(&r.PayloadHash), blob(&r.Signature), blob(&r.PrevHash), blob(&r.RowHash), blob(&r.Payload)}[column]()
+			if c := verify(t, rows, public); !breaksAt(c, i+1) {
+				t.Errorf("row %d, column %d: %v", i+1, column, c.Break)
 			}
 		}
 		if i == 4 {
 			break
 		}
 		rows := chain(5, key)
-		if _, b := verify(append(rows[:i:i], rows[i+1:]...), public); b == nil || b.Sequence != uint64(i+1) {
-			t.Errorf("row %d deleted: %v", i+1, b)
+		if c := verify(t, append(rows[:i:i], rows[i+1:]...), public); !breaksAt(c, i+1) {
+			t.Errorf("row %d deleted: %v", i+1, c.Break)
 		}
 		rows = chain(5, key)
 		rows[i], rows[i+1] = rows[i+1], rows[i]
 		rows[i].Sequence, rows[i+1].Sequence = uint64(i+1), uint64(i+2)
-		if _, b := verify(rows, public); b == nil || b.Sequence != uint64(i+1) {
-			t.Errorf("rows %d and %d swapped: %v", i+1, i+2, b)
+		if c := verify(t, rows, public); !breaksAt(c, i+1) {
+			t.Errorf("rows %d and %d swapped: %v", i+1, i+2, c.Break)
 		}
 		// One row rewritten with hashes of its own, and the next link mended:
 		// the source system's chain let that pass.
@@ -87,8 +111,8 @@ func TestVerifierNamesEveryChangedRow(t *testing.T) {
 		rows[i].AgentID = "mallory"
 		link(&rows[i], rows[i].PrevHash)
 		rows[i+1].PrevHash = rows[i].RowHash
-		if _, b := verify(rows); b == nil || b.Sequence != uint64(i+2) {
-			t.Errorf("row %d rewritten and the next link mended: %v", i+1, b)
+		if c := verify(t, rows); !breaksAt(c, i+2) {
+			t.Errorf("row %d rewritten and the next link mended: %v", i+1, c.Break)
 		}
 		// Signed, and everything after relinked: the signature tells.
 		rows = chain(5, key)
@@ -100,8 +124,8 @@ func TestVerifierNamesEveryChangedRow(t *testing.T) {
 			}
 			link(&rows[j], prev)
 		}
-		if v, b := verify(rows, public); b == nil || b.Sequence != uint64(i+1) || v.Signatures().Invalid != 1 {
-			t.Errorf("row %d forged and the chain relinked: %v", i+1, b)
+		if c := verify(t, rows, public); !breaksAt(c, i+1) || c.Signatures.Invalid != 1 {
+			t.Errorf("row %d forged and the chain relinked: %v", i+1, c.Break)
 		}
 	}
 }
@@ -111,10 +135,10 @@ func TestVerifierCountsWhatItCannotVouchFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, b := verify(chain(3, key)); b != nil || v.Signatures() != (Signatures{UnknownKey: 3}) {
-		t.Errorf("unknown key: %v, %+v", b, v.Signatures())
+	if c := verify(t, chain(3, key)); c.Break != nil || c.Signatures != (Signatures{UnknownKey: 3}) {
+		t.Errorf("unknown key: %v, %+v", c.Break, c.Signatures)
 	}
-	if v, b := verify(chain(3, nil)); b != nil || v.Signatures() != (Signatures{Unsigned: 3}) {
-		t.Errorf("unsigned: %v, %+v", b, v.Signatures())
+	if c := verify(t, chain(3, nil)); c.Break != nil || c.Signatures != (Signatures{Unsigned: 3}) {
+		t.Errorf("unsigned: %v, %+v", c.Break, c.Signatures)
 	}
 }

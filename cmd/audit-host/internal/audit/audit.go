@@ -1,5 +1,5 @@
-// Package audit verifies a ledger: row by row, in constant memory, with public
-// keys only.
+// Package audit verifies a ledger: on all processors, in constant memory, with
+// public keys only.
 //
 // Checked are, for every row: its sequence, the link to the row before, the
 // hash of its payload, its row hash, its signature; that its payload is the
@@ -26,15 +26,11 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"iter"
 	"strconv"
 	"strings"
 
-	"github.com/audit-host/audit-host/abi"
-	"github.com/audit-host/audit-host/event"
-	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/seal"
 )
@@ -87,23 +83,20 @@ type Report struct {
 // maxPayload is beyond every payload that a configuration admits.
 const maxPayload = 128 << 20
 
-// progressRows is how often Options.Progress is called.
-const progressRows = 512
-
 // Verify reads the whole ledger. The error is that of reading or of ctx, and
 // never a break.
 func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
-	v := seal.NewVerifier(o.Keys...)
-	head, breach, err := walk(ctx, l, v, o)
+	found, err := walk(ctx, l, o)
 	if err != nil {
 		return Report{}, err
 	}
+	head, breach := Head{found.head.Sequence, hex.EncodeToString(found.head.RowHash[:])}, found.breach
 	if breach == nil {
 		if breach, err = end(ctx, l, head.Sequence, o.Head); err != nil {
 			return Report{}, err
 		}
 	}
-	r := Report{Rows: head.Sequence, Head: head, Signatures: v.Signatures()}
+	r := Report{Rows: head.Sequence, Head: head, Signatures: found.signatures}
 	var asked []string
 	asked, r.NotChecked = unchecked(r.Signatures, o)
 	switch {
@@ -116,51 +109,6 @@ func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 		r.Verified = true
 	}
 	return r, nil
-}
-
-// walk checks row after row up to the first break and returns the last sound
-// one.
-func walk(ctx context.Context, l Ledger, v *seal.Verifier, o Options) (head Head, breach *seal.Break, err error) {
-	var hash [ledger.HashSize]byte
-	defer func() { head.RowHash = hex.EncodeToString(hash[:]) }()
-	for row, err := range l.Rows(ctx) {
-		var damaged *host.RowError
-		if errors.As(err, &damaged) {
-			return head, &seal.Break{Sequence: damaged.Sequence, Reason: damaged.Reason}, nil
-		}
-		if err != nil {
-			return head, nil, err
-		}
-		if err := v.Add(row); err != nil {
-			if errors.As(err, &breach) {
-				return head, breach, nil
-			}
-			return head, nil, err
-		}
-		reason := content(row)
-		if reason == "" && o.Head != nil && row.Sequence == o.Head.Sequence && hex.EncodeToString(row.RowHash) != o.Head.RowHash {
-			reason = fmt.Sprintf("row_hash is %x, the remembered head has %s", row.RowHash, o.Head.RowHash)
-		}
-		if reason != "" {
-			return head, &seal.Break{Sequence: row.Sequence, Reason: reason}, nil
-		}
-		head.Sequence, hash = v.Head()
-		if o.Progress != nil && head.Sequence%progressRows == 0 {
-			o.Progress(head.Sequence)
-		}
-	}
-	return head, nil, ctx.Err()
-}
-
-// content says what is wrong with the payload; "" if nothing is.
-func content(row *ledger.Row) string {
-	err := event.Check(abi.Event{
-		ID: row.ID, AgentID: row.AgentID, EventType: row.EventType, Timestamp: row.Timestamp, Payload: row.Payload,
-	}, event.Options{MaxPayload: maxPayload})
-	if err != nil {
-		return err.Error()
-	}
-	return ""
 }
 
 // end looks for rows that are missing after the last one.

@@ -216,8 +216,8 @@ func TestFailuresAreNoBreaks(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	var told []uint64
-	verify(t, chain(t, 2*progressRows+1, nil, nil), Options{Progress: func(n uint64) { told = append(told, n) }})
-	if !slices.Equal(told, []uint64{progressRows, 2 * progressRows}) {
+	verify(t, chain(t, 2*partRows+1, nil, nil), Options{Progress: func(n uint64) { told = append(told, n) }})
+	if !slices.Equal(told, []uint64{partRows, 2 * partRows, 2*partRows + 1}) {
 		t.Errorf("told %v", told)
 	}
 }
