@@ -4,7 +4,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -41,37 +43,53 @@ func deadLettersOf(t *testing.T, config string, n int) {
 	}
 }
 
-// The command is killed again and again at random moments, and then left alone:
-// every letter is one row, and resolved.
+// The command is killed again and again, at random moments after it has told of its
+// first letter, and then left alone: every letter is one row, and resolved.
 func TestReplayCommandKilled(t *testing.T) {
-	const n = 3000
+	const n, rounds = 6000, 8
 	config := home(t)
 	deadLettersOf(t, config, n)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	resolved, kills := 0, 0
-	var progress []int
+	var progress []string // resolved letters and rows after each round
 	for round := 0; ; round++ {
-		cmd := exec.Command(os.Getenv(binary), "dlq", "replay", "-c", config)
+		cmd := exec.Command(os.Getenv(binary), "dlq", "replay", "-c", config, "--json")
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if round < 12 {
-			kill := time.AfterFunc(time.Duration(rnd.IntN(900))*time.Millisecond, func() { _ = cmd.Process.Kill() }) // it may have ended
+		if round < rounds {
+			if _, err := out.Read(make([]byte, 1)); err != nil {
+				t.Fatalf("%v: %s", err, &stderr)
+			}
+			kill := time.AfterFunc(time.Duration(rnd.IntN(60_000))*time.Microsecond, func() { _ = cmd.Process.Kill() }) // it may have ended
+			if _, err := io.Copy(io.Discard, out); err != nil {
+				t.Fatal(err)
+			}
 			if err := cmd.Wait(); err != nil {
 				kills++
 			}
 			kill.Stop()
-		} else if err := cmd.Wait(); err != nil {
-			t.Fatalf("left alone: %v: %s", err, &stderr)
+		} else {
+			_, err := io.Copy(io.Discard, out)
+			if err := errors.Join(err, cmd.Wait()); err != nil {
+				t.Fatalf("left alone: %v: %s", err, &stderr)
+			}
 		}
 		now := len(listed(t, config, "--state", "resolved"))
 		if now < resolved {
 			t.Errorf("round %d: %d were resolved before and %d are now", round, resolved, now)
 		}
-		progress = append(progress, now)
-		if resolved = now; round >= 12 {
+		rows := int(verified(t, config).Rows)
+		if progress = append(progress, fmt.Sprintf("%d/%d", now, rows)); rows < now {
+			t.Errorf("round %d: %d are resolved and %d are rows", round, now, rows)
+		}
+		if resolved = now; round >= rounds {
 			break
 		}
 	}
@@ -81,7 +99,7 @@ func TestReplayCommandKilled(t *testing.T) {
 	if v := verified(t, config); v.Rows != n {
 		t.Errorf("%d rows", v.Rows)
 	}
-	t.Logf("killed %d times; resolved after each: %v", kills, progress)
+	t.Logf("killed %d times; resolved/rows after each: %v", kills, progress)
 	if kills == 0 {
 		t.Error("it was never killed")
 	}
