@@ -23,7 +23,7 @@ func TestTrouble(t *testing.T) {
 		{"waiting for long", queue.SinkMetrics{State: queue.Waiting, Oldest: ago(75 * time.Second), LastError: "BUSY: locked"}, true, "its oldest event is 1m15s old: BUSY: locked"},
 		{"looking for the guilty", queue.SinkMetrics{State: queue.Bisecting}, false, "is bisecting"},
 		{"stuck", queue.SinkMetrics{State: queue.Running, Oldest: ago(time.Minute)}, true, "sink ledger is running, its oldest event is 1m0s old"},
-		{"parked", queue.SinkMetrics{State: queue.Parked, Parked: "5 incidents"}, true, "sink ledger is parked, its events are kept: 5 incidents; mend it and start again"},
+		{"parked", queue.SinkMetrics{State: queue.Parked, Parked: "5 incidents"}, true, "sink ledger is parked, its events are kept: 5 incidents; mend it, then: audit-host sink resume ledger"},
 		{"stopped", queue.SinkMetrics{State: queue.Stopped}, true, "sink ledger has stopped"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
