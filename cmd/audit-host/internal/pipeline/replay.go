@@ -24,6 +24,9 @@ const (
 	// pause of replayPause in between, which doubles.
 	replayTries = 6
 	replayPause = 50 * time.Millisecond
+	// replayTurn bounds the wait for a sink's drainer, which may be waiting itself,
+	// and for what it then delivers.
+	replayTurn = 2 * time.Minute
 	// replayCommit bounds the wait for what goes through the queue.
 	replayCommit = 10 * time.Second
 )
@@ -86,6 +89,7 @@ type ReplayOptions struct {
 	// commit, for tests, comes before and after every step that changes
 	// something, and its error ends the replay as a crash would.
 	commit func(point string) error
+	turn   time.Duration // for tests; 0 is replayTurn
 }
 
 // Replay delivers open dead letters to the sinks that refused them. What was
@@ -111,6 +115,9 @@ func (p *Pipeline) Replay(ctx context.Context, o ReplayOptions) (s ReplaySummary
 	defer p.replaying.Unlock()
 	if o.commit == nil {
 		o.commit = func(string) error { return nil }
+	}
+	if o.turn == 0 {
+		o.turn = replayTurn
 	}
 	f := o.Filter
 	f.State, f.After, f.UpTo = host.LetterOpen, 0, 0
@@ -236,7 +243,9 @@ func (r *replayer) deliver(ctx context.Context, sink string, some []*attempt) er
 		for i, a := range some {
 			letters[i] = a.letter.DeadLetter
 		}
-		results, err := r.p.Recorder.Replay(ctx, sink, letters)
+		turn, cancel := context.WithTimeout(ctx, r.o.turn)
+		results, err := r.p.Recorder.Replay(turn, sink, letters)
+		cancel()
 		switch {
 		case err == nil:
 		case errors.Is(err, queue.ErrParked):
@@ -245,6 +254,8 @@ func (r *replayer) deliver(ctx context.Context, sink string, some []*attempt) er
 			r.given[sink] = "no sink of that name runs"
 		case ctx.Err() != nil || errors.Is(err, queue.ErrClosed):
 			r.given[sink] = "interrupted" // and what was stored so far is noted
+		case errors.Is(err, context.DeadlineExceeded):
+			r.given[sink] = "the sink does not get on with its queue, see audit-host sink list"
 		default:
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/queue"
 )
 
 // twoSinks has a ledger and a mock with rules.
@@ -200,6 +201,35 @@ func TestReplayGivesUp(t *testing.T) {
 			t.Errorf("%s: took %v", rules, took)
 		}
 		closeAll(t, p)
+	}
+}
+
+// A drainer that waits for its sink has no turn for a replay: the letters are left.
+func TestReplayHasNoTurn(t *testing.T) {
+	p := open(t, twoSinks(t, `{do = "busy", pause_ms = 60000}`), false)
+	_, mock := seedLetters(t, p)
+	rc, err := p.Recorder.Submit(t.Context(), refusal(t, "agent:a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p.Recorder.Metrics().Sinks[1].Busies == 0 {
+		if t.Context().Err() != nil {
+			t.Fatal("the mock was never asked")
+		}
+	}
+	var got LetterResult
+	s, err := p.Replay(t.Context(), ReplayOptions{Filter: host.LetterFilter{Sink: "mock"}, Each: func(l LetterResult) { got = l }, turn: 10 * time.Millisecond})
+	if err != nil || s.Later != 1 || got.ID != mock.ID || !strings.Contains(got.Reason, "does not get on with its queue") {
+		t.Errorf("%+v, %+v, %v", s, got, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var left *queue.RemainingError
+	if report, err := p.Close(ctx); !errors.As(err, &left) || report.Remained != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if err := rc.Wait(t.Context(), queue.Committed); err == nil {
+		t.Error("committed")
 	}
 }
 
