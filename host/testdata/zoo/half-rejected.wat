@@ -1,0 +1,13 @@
+;; Rejects one of a batch of two, and answers that both are stored.
+(module
+  (import "audit" "verdict" (func $verdict (param i32 i32 i32 i32)))
+  (memory (export "memory") 2)
+  (func (export "audit_abi_1"))
+  (func $reserve (export "audit_reserve") (param i32) (result i32)
+    (i32.const 1024))
+  (func (export "audit_open") (param i32) (result i64)
+    (i64.const 0))
+  (func $deliver (export "audit_deliver") (param i32) (result i64)
+    (if (i32.eq (i32.load offset=8 (i32.const 1024)) (i32.const 2)) (then
+      (call $verdict (i32.const 1) (i32.const 3) (i32.const 0) (i32.const 0))))
+    (i64.extend_i32_u (i32.load offset=8 (i32.const 1024)))))

@@ -1,0 +1,16 @@
+;; Two functions that call each other without an end.
+(module
+  (memory (export "memory") 2)
+  (func (export "audit_abi_1"))
+  (func $reserve (export "audit_reserve") (param i32) (result i32)
+    (i32.const 1024))
+  (func (export "audit_open") (param i32) (result i64)
+    (i64.const 0))
+  (func $deliver (export "audit_deliver") (param i32) (result i64)
+    ;; A batch of one event is treated badly, any other is stored.
+    (if (i32.eq (i32.load offset=8 (i32.const 1024)) (i32.const 1)) (then
+      (call $ping)
+    ))
+    (i64.extend_i32_u (i32.load offset=8 (i32.const 1024))))
+  (func $ping (call $pong))
+  (func $pong (call $ping)))

@@ -1,0 +1,11 @@
+;; Imports the sql capability, which its manifest does not ask for.
+(module
+  (import "audit" "sql" (func (param i32 i32 i32 i32 i32) (result i64)))
+  (memory (export "memory") 2)
+  (func (export "audit_abi_1"))
+  (func $reserve (export "audit_reserve") (param i32) (result i32)
+    (i32.const 1024))
+  (func (export "audit_open") (param i32) (result i64)
+    (i64.const 0))
+  (func $deliver (export "audit_deliver") (param i32) (result i64)
+    (i64.extend_i32_u (i32.load offset=8 (i32.const 1024)))))
