@@ -67,8 +67,6 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (io.Read
 	}
 	a, err := c.http.Do(r)
 	switch {
-	case errors.Is(err, io.EOF):
-		return nil, errors.New("ask the daemon: it hung up; its log says why")
 	case err != nil:
 		return nil, fmt.Errorf("ask the daemon: %w", err)
 	case a.StatusCode == http.StatusOK:

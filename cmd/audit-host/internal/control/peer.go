@@ -2,38 +2,31 @@ package control
 
 import (
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 )
 
-// guarded serves the daemon's user and root only.
+// guarded finds out who opens a connection.
 type guarded struct {
 	*net.UnixListener
-	log *slog.Logger
 	// uid is peerUID but in tests.
 	uid func(fd int) (uid int, known bool, err error)
 }
 
-// peer is a connection of somebody who may be here.
+// peer is a connection with whoever has opened it.
 type peer struct {
 	net.Conn
-	uid int // -1 if the system does not tell
+	uid     int   // -1 if the system does not tell
+	refused error // why it is not served; nil for the daemon's user and root
 }
 
 func (g *guarded) Accept() (net.Conn, error) {
-	for {
-		c, err := g.AcceptUnix()
-		if err != nil {
-			return nil, err
-		}
-		uid, err := g.who(c)
-		if err == nil {
-			return &peer{c, uid}, nil
-		}
-		g.log.Warn("control connection refused", slog.Any("error", err))
-		_ = c.Close() // nothing was said on it
+	c, err := g.AcceptUnix()
+	if err != nil {
+		return nil, err
 	}
+	uid, err := g.who(c)
+	return &peer{c, uid, err}, nil
 }
 
 // who returns the peer's user, or an error if it may not be here.

@@ -29,13 +29,13 @@ type server struct {
 	now func() time.Time
 }
 
-// uidKey is where a request's context has the user who asks.
-type uidKey struct{}
+// peerKey is where a request's context has the *peer that asks.
+type peerKey struct{}
 
 // Serve answers on ln until ctx is done; then it closes ln and removes the socket.
 // A replay under way is cut short between two deliveries.
 func Serve(ctx context.Context, ln *Listener, p *pipeline.Pipeline, log *slog.Logger) error {
-	err := serve(ctx, &guarded{ln.unix, log, peerUID}, &server{p: p, log: log, now: time.Now})
+	err := serve(ctx, &guarded{ln.unix, peerUID}, &server{p: p, log: log, now: time.Now})
 	if e := os.Remove(ln.path); e != nil {
 		err = errors.Join(err, fmt.Errorf("remove control socket: %w", e))
 	}
@@ -54,10 +54,7 @@ func serve(ctx context.Context, ln *guarded, s *server) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if p, ok := c.(*peer); ok {
-				ctx = context.WithValue(ctx, uidKey{}, p.uid)
-			}
-			return ctx
+			return context.WithValue(ctx, peerKey{}, c)
 		},
 	}
 	stopped := make(chan error, 1)
@@ -85,7 +82,19 @@ func (s *server) routes() http.Handler {
 	m.HandleFunc("GET /v1/sinks", s.sinks)
 	m.HandleFunc("POST /v1/sinks/{name}/resume", s.resume)
 	m.HandleFunc("POST /v1/dead-letters/replay", s.replay)
-	return m
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, ok := r.Context().Value(peerKey{}).(*peer)
+		if ok && p.refused == nil {
+			m.ServeHTTP(w, r)
+			return
+		}
+		text := "it is not known who asks"
+		if ok {
+			text = p.refused.Error()
+		}
+		s.log.Warn("control request refused", slog.String("path", r.URL.Path), slog.String("error", text))
+		answer(w, http.StatusForbidden, errorAnswer{text})
+	})
 }
 
 func answer(w http.ResponseWriter, code int, v any) {
@@ -100,8 +109,8 @@ type errorAnswer struct {
 
 // asked tells in the log who asked for what.
 func (s *server) asked(r *http.Request, what string, attrs ...any) {
-	if uid, ok := r.Context().Value(uidKey{}).(int); ok && uid >= 0 {
-		attrs = append(attrs, slog.Int("uid", uid))
+	if p, ok := r.Context().Value(peerKey{}).(*peer); ok && p.uid >= 0 {
+		attrs = append(attrs, slog.Int("uid", p.uid))
 	}
 	s.log.Info(what, attrs...)
 }
