@@ -46,6 +46,7 @@ func newRoot() *cobra.Command {
 		newInit(), newValidate(), newRun(), newIngest(), newVerify(), newCanonicalize(), newTail(),
 		group("dlq", "Look after the dead letters", newDLQList(), newDLQShow(), newDLQReplay(), newDLQPurge()),
 		group("sink", "Look after the sinks of a running daemon", newSinkList(), newSinkResume()),
+		group("ledger", "Look after the ledger", newAcceptHead()),
 		group("key", "Make and show keys", newKeyNew(), newKeyPublic()),
 		group("plugin", "Look at plugins", newPluginInspect()),
 		newVersion(), newCompletion())

@@ -137,7 +137,7 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 	var server *ingest.Server
 	registry := metrics.New(func() metrics.Snapshot {
 		return metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed,
-			Dead: countDead(p.Letters)}
+			Dead: countDead(p.Letters), Ledger: ledgerMetrics(p)}
 	}, o.Build)
 	server, err = ingest.New(ingest.Options{
 		Intake: p.Recorder.From(pipeline.SourceHTTP), IntakeOPA: p.Recorder.From(pipeline.SourceOPA),
@@ -162,6 +162,15 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 		DrainTimeout: max(cfg.DrainTimeout, time.Millisecond),
 	})
 	return server, err
+}
+
+func ledgerMetrics(p *pipeline.Pipeline) *metrics.Ledger {
+	s := p.Ledger()
+	m := &metrics.Ledger{Head: s.Head.Sequence, Fault: string(s.Trouble.Fault)}
+	for _, f := range pipeline.Faults() {
+		m.Faults = append(m.Faults, string(f))
+	}
+	return m
 }
 
 // countDead looks into the dead letters for a scrape, which does not wait long

@@ -37,6 +37,13 @@ func ready(p *pipeline.Pipeline, now time.Time) (ok bool, reasons []string) {
 			add(harm, "%s", reason)
 		}
 	}
+	if l := p.Ledger(); l.Trouble.Fault != "" {
+		// A lock is somebody else at work. The rest is nothing that goes by itself.
+		add(l.Trouble.Fault != pipeline.FaultLocked || now.Sub(l.Trouble.Since) >= tooOld,
+			"the ledger takes nothing for %v, its events are kept (%s): %s", now.Sub(l.Trouble.Since).Round(time.Second), l.Trouble.Fault, l.Trouble.Text)
+	} else if l.Unsaved != "" {
+		add(false, "%s", l.Unsaved)
+	}
 	if err := p.Lookup().Reachable(); err != nil {
 		add(true, "the ledger can't be read: %v", err)
 	}

@@ -34,6 +34,14 @@ type Snapshot struct {
 	Ingest   ingest.Stats
 	Unsigned bool // events are recorded without a signature
 	Dead     Dead
+	Ledger   *Ledger // nil if no sink is a ledger
+}
+
+// Ledger is what is known of the ledger.
+type Ledger struct {
+	Head   uint64   // sequence of the last row seen
+	Faults []string // all classes there are
+	Fault  string   // the one it has; "" if none
 }
 
 // Dead is what lies in the dead letters. An Err leaves all numbers out of the
@@ -76,6 +84,7 @@ type collector struct {
 	submitted, sendFailures, unsigned                    *prometheus.Desc
 	queueEvents, queueEventsLimit, queueBytes, queueSize *prometheus.Desc
 	queueRefused, refusedSource, queueFailed, ingest     *prometheus.Desc
+	ledgerHead, ledgerFault                              *prometheus.Desc
 	deadLetters, deadOpen, deadResolved, deadAge         *prometheus.Desc
 	sinks                                                []sinkMetric
 }
@@ -104,6 +113,8 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 		queueRefused:     desc("queue_refused_total", "Events refused because the queue was full."),
 		refusedSource:    desc("queue_refused_by_source_total", "Events refused because the queue was full, by who brought them.", "source"),
 		queueFailed:      desc("queue_failed", "1 if the queue cannot write any more."),
+		ledgerHead:       desc("ledger_head_sequence", "The last row that the ledger was seen to have."),
+		ledgerFault:      desc("ledger_fault", "1 while the ledger takes no events for this reason.", "fault"),
 		deadLetters:      desc("dead_letters", "Dead letters that are kept, resolved or not."),
 		deadOpen:         desc("dead_letters_unresolved", "Dead letters that no replay has resolved."),
 		deadResolved:     desc("dead_letters_resolved", "Dead letters that a replay has resolved and nobody has purged."),
@@ -121,6 +132,7 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 	count("appended_total", "Events that the sink has stored.", func(m *queue.SinkMetrics) uint64 { return m.Appended })
 	count("append_failures_total", "Attempts to store events that failed.", func(m *queue.SinkMetrics) uint64 { return m.AppendFailures })
 	count("drainer_panics_total", "Deliveries that ended the plugin's instance.", func(m *queue.SinkMetrics) uint64 { return m.DrainerPanics })
+	count("busy_total", "Deliveries that the sink could not take for now.", func(m *queue.SinkMetrics) uint64 { return m.Busies })
 	count("dlq_landed_total", "Events that became dead letters.", func(m *queue.SinkMetrics) uint64 { return m.DLQLanded })
 	count("unique_race_retries_total", "Lost races for the next sequence number.", func(m *queue.SinkMetrics) uint64 { return m.UniqueRaceRetries })
 	count("restarts_total", "Fresh instances of the plugin after one was lost.", func(m *queue.SinkMetrics) uint64 { return m.Restarts })
@@ -161,7 +173,7 @@ func number(is bool) float64 {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.build.Desc(), c.submitted, c.sendFailures, c.unsigned, c.queueEvents, c.queueEventsLimit,
-		c.queueBytes, c.queueSize, c.queueRefused, c.refusedSource, c.queueFailed, c.ingest, c.deadLetters, c.deadOpen, c.deadResolved, c.deadAge} {
+		c.queueBytes, c.queueSize, c.queueRefused, c.refusedSource, c.ledgerHead, c.ledgerFault, c.queueFailed, c.ingest, c.deadLetters, c.deadOpen, c.deadResolved, c.deadAge} {
 		out <- d
 	}
 	for _, s := range c.sinks {
@@ -189,6 +201,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		send(c.refusedSource, counter, float64(r.Count), r.Source)
 	}
 	send(c.queueFailed, gauge, number(s.Queue.Failure != nil))
+	if l := s.Ledger; l != nil {
+		send(c.ledgerHead, gauge, float64(l.Head))
+		for _, f := range l.Faults {
+			send(c.ledgerFault, gauge, number(f == l.Fault), f)
+		}
+	}
 	if s.Dead.Err != nil {
 		out <- prometheus.NewInvalidMetric(c.deadLetters, s.Dead.Err)
 	} else {

@@ -23,13 +23,14 @@ var now = time.Unix(1_800_000_000, 0)
 func snapshot() Snapshot {
 	return Snapshot{
 		Recorder: queue.Metrics{Submitted: 100, SendFailures: 10, Sinks: []queue.SinkMetrics{
-			{Name: "ledger", Pending: 5, PendingBytes: 5000, Replayed: 12, ReplayRefused: 13, Appended: 80, DLQLanded: 5, AppendFailures: 7, DrainerPanics: 2, UniqueRaceRetries: 3,
+			{Name: "ledger", Pending: 5, PendingBytes: 5000, Replayed: 12, ReplayRefused: 13, Busies: 6, Appended: 80, DLQLanded: 5, AppendFailures: 7, DrainerPanics: 2, UniqueRaceRetries: 3,
 				Restarts: 1, Oldest: now.Add(-1500 * time.Millisecond)},
 			{Name: "mock", Recovered: 4, Skipped: 1, Pending: 93, Parked: "some reason with a client's text", Oldest: now.Add(time.Hour)},
 		}},
 		Queue:    queue.Watermarks{Events: 9, LimitEvents: 1000, Bytes: 900, LimitBytes: 1 << 20, Refused: queue.Refusals{Count: 8, Sources: []queue.SourceRefusals{{Source: "http", Count: 5}, {Source: "opa", Count: 3}}}, Failure: errors.New("no space")},
 		Ingest:   ingest.Stats{Accepted: 1, Rejected: 2, Skipped: 3, Retry: 4, DeadLettered: 5},
 		Unsigned: true,
+		Ledger:   &Ledger{Head: 7, Faults: []string{"locked", "io"}, Fault: "io"},
 		Dead:     Dead{Open: 4, Resolved: 2, Oldest: now.Add(-time.Minute)},
 	}
 }
@@ -49,6 +50,10 @@ audit_host_appended_total{sink="mock"} 0
 # HELP audit_host_build_info What this binary is made of; always 1.
 # TYPE audit_host_build_info gauge
 audit_host_build_info{commit="abc",goversion="go1.26",sqlite="3.51.3",version="v1",wazero="v1.12.0"} 1
+# HELP audit_host_busy_total Deliveries that the sink could not take for now.
+# TYPE audit_host_busy_total counter
+audit_host_busy_total{sink="ledger"} 6
+audit_host_busy_total{sink="mock"} 0
 # HELP audit_host_dead_letters Dead letters that are kept, resolved or not.
 # TYPE audit_host_dead_letters gauge
 audit_host_dead_letters 6
@@ -73,6 +78,13 @@ audit_host_ingest_events_total{outcome="dead_lettered"} 5
 audit_host_ingest_events_total{outcome="rejected"} 2
 audit_host_ingest_events_total{outcome="retry"} 4
 audit_host_ingest_events_total{outcome="skipped"} 3
+# HELP audit_host_ledger_fault 1 while the ledger takes no events for this reason.
+# TYPE audit_host_ledger_fault gauge
+audit_host_ledger_fault{fault="io"} 1
+audit_host_ledger_fault{fault="locked"} 0
+# HELP audit_host_ledger_head_sequence The last row that the ledger was seen to have.
+# TYPE audit_host_ledger_head_sequence gauge
+audit_host_ledger_head_sequence 7
 # HELP audit_host_lost Events that the sink passed without an outcome; always 0.
 # TYPE audit_host_lost gauge
 audit_host_lost{sink="ledger"} 0
@@ -208,7 +220,7 @@ func TestLabelsAreBounded(t *testing.T) {
 			}
 		}
 	}
-	if got, want := slices.Sorted(maps.Keys(values)), []string{"commit", "goversion", "outcome", "sink", "source", "sqlite", "version", "wazero"}; !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(values)), []string{"commit", "fault", "goversion", "outcome", "sink", "source", "sqlite", "version", "wazero"}; !slices.Equal(got, want) {
 		t.Errorf("labels %v, want %v", got, want)
 	}
 	if got := slices.Sorted(maps.Keys(values["sink"])); !slices.Equal(got, []string{"ledger", "mock"}) {

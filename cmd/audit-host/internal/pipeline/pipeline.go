@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,6 +54,7 @@ type Pipeline struct {
 	state     *statedir.Dir
 	cache     *host.Cache
 	lookup    *Lookup
+	keeper    *keeper      // nil if no sink is a ledger
 	sinks     []*host.Sink // until the recorder has them
 }
 
@@ -82,7 +84,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	if err != nil {
 		return nil, err
 	}
-	positions, err := checkLedger(ctx, cfg)
+	head, positions, err := ledgerAtStart(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +94,12 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	sinks, err := p.openSinks(ctx, cfg, o.Log)
 	if err != nil {
 		return nil, err
+	}
+	if sink, ok := cfg.Ledger(); ok {
+		if i := slices.IndexFunc(sinks, func(s queue.SinkOptions) bool { return s.Name == sink.Name }); i >= 0 {
+			p.keeper = keep(sinks[i].Sink, sink.Grant.SQL.Database, HeadFile(cfg), head, o.Log.With(slog.String("sink", sink.Name)))
+			sinks[i].Sink = p.keeper
+		}
 	}
 	if p.Queue, err = openQueue(ctx, cfg, o.Bulk, positions); err != nil {
 		return nil, err
@@ -130,35 +138,29 @@ func (p *Pipeline) sealer(cfg *config.Config, log *slog.Logger) (*seal.Sealer, e
 	return seal.NewSealer(key), nil
 }
 
-// checkLedger looks at the ledger before anything is accepted: a path with a
-// typing error should stop the start, not park a sink. It returns how far the
-// ledger has come in each queue.
-func checkLedger(ctx context.Context, cfg *config.Config) (positions map[[16]byte]uint64, err error) {
+// ledgerAtStart looks at the configuration's ledger, if it has one, and remembers
+// its head.
+func ledgerAtStart(ctx context.Context, cfg *config.Config) (head Head, positions map[[16]byte]uint64, err error) {
 	sink, ok := cfg.Ledger()
 	if !ok {
-		return nil, nil
+		return head, nil, nil
 	}
-	path, create := sink.Grant.SQL.Database, sink.Grant.SQL.Create
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("sink %s: %w", sink.Name, err)
-		}
-	}()
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist) && create, err == nil && info.Size() == 0 && create:
-		return nil, nil // it is about to be made
-	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("there is no ledger %s: audit-host init makes one; if it should be made here, set create = true in [sink.grant.sql] once", path)
-	case err != nil:
-		return nil, fmt.Errorf("look at ledger: %w", err)
+	head, positions, err = checkLedger(ctx, sink.Grant.SQL.Database, sink.Grant.SQL.Create, HeadFile(cfg))
+	if err == nil && head.Sequence > 0 {
+		err = head.save(HeadFile(cfg))
 	}
-	l, err := host.OpenLedger(path)
 	if err != nil {
-		return nil, err
+		err = fmt.Errorf("sink %s: %w", sink.Name, err)
 	}
-	positions, err = l.Positions(ctx)
-	return positions, errors.Join(err, l.Close())
+	return head, positions, err
+}
+
+// Ledger is what is known of the ledger; the zero value if there is none.
+func (p *Pipeline) Ledger() LedgerState {
+	if p.keeper == nil {
+		return LedgerState{}
+	}
+	return p.keeper.State()
 }
 
 // Lookup tells where committed events stand.
@@ -181,6 +183,9 @@ func (p *Pipeline) release(ctx context.Context) error {
 	}
 	if p.Queue != nil && p.Recorder == nil {
 		errs = append(errs, closeUnused(ctx, p.Queue))
+	}
+	if p.keeper != nil {
+		p.keeper.halt()
 	}
 	for _, s := range p.sinks {
 		errs = append(errs, s.Close(ctx))
