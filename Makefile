@@ -2,7 +2,7 @@ GO ?= go
 export CGO_ENABLED ?= 0
 
 # What every plugin is built from; its own folder comes on top.
-plugins := $(patsubst %,plugins/bundled/%.wasm,sink-mock sink-sqlite)
+plugins := $(patsubst %,plugins/bundled/%.wasm,sink-file sink-http sink-mock sink-sqlite)
 sources-in = $(filter-out %_test.go,$(wildcard $(addsuffix /*.go,$(1))))
 plugin-sources := $(call sources-in,abi abi/guest abi/manifest abi/cmd/add-manifest ledger) go.mod Makefile
 guest := CGO_ENABLED=0 GOFLAGS= GOWASM= GOOS=wasip1 GOARCH=wasm $(GO)
@@ -19,6 +19,9 @@ run: build
 	exec bin/audit-host run -c demo/audit.toml
 
 plugins: $(plugins)
+
+# What two of them are built from beside that.
+plugins/bundled/sink-file.wasm plugins/bundled/sink-http.wasm: $(call sources-in,plugins/shape)
 
 # The module appears under its name only when it is whole.
 .SECONDEXPANSION:

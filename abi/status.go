@@ -17,14 +17,14 @@ const (
 	// its line feed, a request without a method, an empty key.
 	StatusInvalid Status = 2
 	// StatusTooLarge: it is beyond a limit of the grant, or the answer does not
-	// fit into the guest's buffer.
+	// fit into the guest's buffer. Nothing was done or sent.
 	StatusTooLarge Status = 3
 	// StatusTimeout: it did not end in the grant's time. Whether the server has
 	// acted on the request is unknown.
 	StatusTimeout Status = 4
 	// StatusUnavailable: what it works on is not to be had just now: the server
-	// gave no answer (it may have acted all the same), the disk is full, the
-	// file was replaced.
+	// gave no answer or one beyond the limit (it may have acted all the same),
+	// the disk is full, the file was replaced.
 	StatusUnavailable Status = 5
 	// StatusAbsent: there is no such key.
 	StatusAbsent Status = 6

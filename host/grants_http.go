@@ -81,9 +81,10 @@ func (s *Sink) httpFailure(ctx context.Context, err error) abi.Status {
 		return abi.StatusRefused
 	case errors.As(err, &timeout):
 		return abi.StatusTimeout
-	case errors.As(err, &large):
+	case errors.As(err, &large) && strings.HasPrefix(large.What, "request"):
 		return abi.StatusTooLarge
 	}
+	// An answer that is too large is none, and the server has acted.
 	return abi.StatusUnavailable
 }
 

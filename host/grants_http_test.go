@@ -136,7 +136,7 @@ func TestHTTPStatuses(t *testing.T) {
 		{post + "/", "", 23, abi.StatusTooLarge, "answer buffer"},
 		{post + "/\nX: " + strings.Repeat("y", 60<<10), "", 1000, abi.StatusTooLarge, ""},
 		{post + "/", strings.Repeat("y", 1001), 1000, abi.StatusTooLarge, "request body"},
-		{post + "/large", "", 1000, abi.StatusTooLarge, "response body"},
+		{post + "/large", "", 1000, abi.StatusUnavailable, "response body"},
 		{post + "/slow", "", 1000, abi.StatusTimeout, "300ms"},
 		{post + "/gone", "", 1000, abi.StatusUnavailable, ""},
 		{"", "", 1000, abi.StatusInvalid, "METHOD URL"},

@@ -35,8 +35,8 @@ func (r *Request) head() []byte {
 // where the grant allows it. out takes the answer, whose slices are parts of
 // it; one that does not fit is cut (abi.HTTPCut). Unless the status is
 // abi.StatusDone there is no answer but a text that says why. After
-// abi.StatusTimeout, StatusUnavailable and StatusTooLarge it is unknown whether
-// the server acted on the request. It needs the capability "http".
+// abi.StatusTimeout and StatusUnavailable it is unknown whether the server acted
+// on the request. It needs the capability "http".
 func HTTP(r *Request, out []byte) (abi.HTTPAnswer, abi.Status, string) {
 	status, n := abi.SplitStatus(runHTTP(r, out))
 	text := out[:min(n, uint32(len(out)))]

@@ -40,7 +40,7 @@ var ErrNotBuilt = errors.New("not in this program: run \"make plugins\" in a che
 	"or build the plugin as the documentation of package plugins/bundled shows and give its file")
 
 // Names lists the plugins that come with audit-host, built or not.
-func Names() []string { return []string{"sink-mock", "sink-sqlite"} }
+func Names() []string { return []string{"sink-file", "sink-http", "sink-mock", "sink-sqlite"} }
 
 // Read returns a bundled plugin, a WebAssembly module. The error for a name
 // that is not among [Names] wraps fs.ErrNotExist, that for a plugin that was
