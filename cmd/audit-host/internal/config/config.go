@@ -144,6 +144,9 @@ type Grant struct {
 	Now    bool      // the real clock
 	Random bool      // real randomness
 	SQL    *SQLGrant // one database, or nil
+	Append *AppendGrant
+	HTTP   *HTTPGrant
+	KV     *KVGrant
 }
 
 // SQLGrant is the capability to run SQL in one database file.
@@ -158,7 +161,7 @@ type SQLGrant struct {
 
 // BundledPlugins returns the names of the plugins inside the binary, the only
 // values of sink.plugin that are not paths.
-func BundledPlugins() []string { return []string{"sink-sqlite", "sink-mock"} }
+func BundledPlugins() []string { return []string{"sink-sqlite", "sink-file", "sink-http", "sink-mock"} }
 
 // Load reads and checks the file at path. The error is a *[Problems] when the
 // content is at fault; otherwise it wraps the error of the file system, so that

@@ -66,8 +66,51 @@ func keysOf(t *testing.T) map[string]bool {
 	return keys
 }
 
+// prose matches what makes a comment of a line in the sample's last part, which
+// shows sinks that it does not have.
+var prose = regexp.MustCompile(`(?m)^# `)
+
+// withExample is the sample with that part in force.
+func withExample(t *testing.T) string {
+	t.Helper()
+	head, example, ok := strings.Cut(string(audithost.SampleConfig), "\n# The other grants")
+	if !ok {
+		t.Fatal("the sample has no example of the other grants")
+	}
+	_, example, _ = strings.Cut(example, "\n")
+	return head + "\n" + prose.ReplaceAllString(example, "")
+}
+
+// TestSampleOfOtherGrants: what it says are defaults are.
+func TestSampleOfOtherGrants(t *testing.T) {
+	cfg := parse(t, withExample(t))
+	if len(cfg.Sinks) != 3 {
+		t.Fatalf("%d sinks", len(cfg.Sinks))
+	}
+	least := parse(t, string(audithost.SampleConfig)+`
+[[sink]]
+name = "file"
+plugin = "sink-file"
+required = false
+config = { format = "event" }
+grant.append.path = "events.jsonl"
+[[sink]]
+name = "collector"
+plugin = "sink-http"
+required = false
+config = { format = "ndjson", url = "https://collector.example/in", headers = { Authorization = "Bearer {{secret token}}" } }
+grant.kv = {}
+[sink.grant.http]
+hosts = [{ host = "collector.example", port = 443, methods = ["POST"], path = "/in" }]
+secrets.token = { file = "collector.token", host = "collector.example" }
+`)
+	if cfg.Sinks[2].Grant.HTTP.AllowPrivate = nil; !reflect.DeepEqual(cfg, least) {
+		t.Errorf("the example states other defaults:\n%s\nwant\n%s", cfg.TOML(), least.TOML())
+	}
+}
+
 func TestSampleNamesEveryKey(t *testing.T) {
-	text := commented.ReplaceAllString(string(audithost.SampleConfig), "$1")
+	text := commented.ReplaceAllString(withExample(t), "$1")
 	c := newChecker("audit.toml", []byte(text))
 	values, _ := c.decode()
 	named := map[string]bool{}
@@ -199,7 +242,7 @@ busy_timeout = "0s"
 }
 
 func TestTOMLNamesEveryKey(t *testing.T) {
-	cfg := parse(t, string(audithost.SampleConfig))
+	cfg := parse(t, withExample(t))
 	text := string(cfg.TOML())
 	for key := range keysOf(t) {
 		last := key[strings.LastIndexByte(key, '.')+1:]

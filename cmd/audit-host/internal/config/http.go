@@ -125,8 +125,8 @@ const (
 	maxToken = 4096 // characters; more than a header should carry
 )
 
-// readToken returns the first line of the file.
-func readToken(path string) (Token, error) {
+// firstLine returns the first line of a file that holds a secret of some kind.
+func firstLine(path, kind string) (string, error) {
 	// A pipe would block and a device never end, so look before opening.
 	info, err := os.Stat(path)
 	if err != nil {
@@ -137,7 +137,7 @@ func readToken(path string) (Token, error) {
 	}
 	// Windows has no such bits and reports a mode that is always open.
 	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o027 != 0 {
-		return "", fmt.Errorf("%s has mode %04o, so others could use the token: run chmod 600 %s", path, mode, path)
+		return "", fmt.Errorf("%s has mode %04o, so others could use the %s: run chmod 600 %s", path, mode, kind, path)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -148,7 +148,15 @@ func readToken(path string) (Token, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("read %s: %w", path, err)
 	}
-	token := strings.TrimRight(line, "\r\n")
+	return strings.TrimRight(line, "\r\n"), nil
+}
+
+// readToken returns the first line of the file.
+func readToken(path string) (Token, error) {
+	token, err := firstLine(path, "token")
+	if err != nil {
+		return "", err
+	}
 	switch {
 	case len(token) < minToken:
 		return "", fmt.Errorf("the first line of %s has %d characters, at least %d are needed", path, len(token), minToken)

@@ -143,6 +143,7 @@ func (w *renderer) sink(s Sink, hide bool) {
 		w.key("max_sql", g.MaxSQL)
 		w.key("max_result", g.MaxResult)
 	}
+	w.grants(s.Grant)
 }
 
 func (w *renderer) key(name string, v any) {

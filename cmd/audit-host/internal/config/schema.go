@@ -152,6 +152,7 @@ func (c *checker) sink(t *table, dir string, s *Sink) {
 	grant := t.table("grant")
 	grant.flag("now", &s.Grant.Now)
 	grant.flag("random", &s.Grant.Random)
+	c.grants(grant, t, dir, s)
 	sql := grant.table("sql")
 	granted := defaultSQL()
 	c.sql(sql, dir, granted)
