@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// prepare builds the binary, makes the inputs and compiles the plugins once.
+func (b *bench) prepare(ctx context.Context) error {
+	if b.binary == "" {
+		b.binary = filepath.Join(b.dir, "audit-host")
+		build := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/audit-host/audit-host/cmd/audit-host")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build audit-host: %w: %s", err, out)
+		}
+	}
+	b.minted, b.random = filepath.Join(b.dir, "minted.jsonl"), filepath.Join(b.dir, "random.jsonl")
+	for path, random := range map[string]bool{b.minted: false, b.random: true} {
+		if err := corpus(path, b.events, eventSize, random); err != nil {
+			return err
+		}
+	}
+	home, err := b.home(ctx, b.dir, edit{})
+	if err != nil {
+		return err
+	}
+	one := filepath.Join(b.dir, "one.jsonl")
+	if err := corpus(one, 1, eventSize, false); err != nil {
+		return err
+	}
+	if _, err := b.audit(ctx, "ingest", "-c", home.config, one); err != nil {
+		return err
+	}
+	b.cache = filepath.Join(home.dir, "state", "cache")
+	return nil
+}
+
+// home is a folder that audit-host init made.
+type home struct{ dir, config, ledger string }
+
+// edit is what differs from the sample configuration.
+type edit struct {
+	unsigned, memory bool
+	address          string
+	batch            int // events; 0 is the default
+	sinks            int // beside the ledger, each with a ledger of its own
+}
+
+func (b *bench) home(ctx context.Context, parent string, e edit) (home, error) {
+	h := home{dir: filepath.Join(parent, "home")}
+	h.config, h.ledger = filepath.Join(h.dir, "audit.toml"), filepath.Join(h.dir, "ledger.db")
+	if _, err := b.audit(ctx, "init", h.dir); err != nil {
+		return h, err
+	}
+	raw, err := os.ReadFile(h.config)
+	if err != nil {
+		return h, err
+	}
+	text := string(raw)
+	change := func(old, new string) {
+		if !strings.Contains(text, old) && err == nil {
+			err = fmt.Errorf("the sample configuration has no %q any more", old)
+		}
+		text = strings.Replace(text, old, new, 1)
+	}
+	if e.unsigned {
+		change(`private_key = "audit.key"`, "")
+		change(`public_key = "audit.pub"`, "")
+	}
+	if e.memory {
+		change(`#backend = "disk"`, `backend = "memory"`)
+	}
+	change(`#drain_timeout = "5s" `, `drain_timeout = "60s"`)
+	if e.address != "" {
+		change(`address = "127.0.0.1:8480"`, fmt.Sprintf("address = %q", e.address))
+	}
+	if e.batch != 0 {
+		change(`#batch_events = 1024`, fmt.Sprintf("batch_events = %d", e.batch))
+		change(`#batch_bytes = "4MiB"`, `batch_bytes = "16MiB"`)
+	}
+	for i := range e.sinks {
+		text += fmt.Sprintf("\n[[sink]]\nname = \"copy-%d\"\nplugin = \"sink-sqlite\"\n[sink.grant.sql]\ndatabase = \"copy-%d.db\"\ncreate = true\n", i, i)
+	}
+	if err != nil {
+		return h, err
+	}
+	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
+		return h, err
+	}
+	if b.cache != "" {
+		return h, copyDir(filepath.Join(h.dir, "state", "cache"), b.cache)
+	}
+	return h, nil
+}
+
+// copyDir copies a folder that only its owner may read.
+func copyDir(to, from string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := filepath.Join(to, strings.TrimPrefix(path, from))
+		if d.IsDir() {
+			return os.MkdirAll(name, 0o700)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(name, text, 0o600)
+	})
+}
+
+// ended is what is known of a process that has ended.
+type ended struct {
+	out  []byte
+	peak float64 // resident, MiB
+	cpu  float64 // seconds
+}
+
+func endedState(cmd *exec.Cmd, out []byte) ended {
+	s := cmd.ProcessState
+	e := ended{out: out, cpu: (s.UserTime() + s.SystemTime()).Seconds()}
+	if u, ok := s.SysUsage().(*syscall.Rusage); ok {
+		e.peak = float64(u.Maxrss) / 1024
+	}
+	return e
+}
+
+// audit runs audit-host and returns its standard output.
+func (b *bench) audit(ctx context.Context, args ...string) (ended, error) {
+	cmd := exec.CommandContext(ctx, b.binary, args...)
+	var out, words bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &words
+	if err := cmd.Run(); err != nil {
+		return ended{}, fmt.Errorf("audit-host %s: %w: %s", args[0], err, words.String())
+	}
+	return endedState(cmd, out.Bytes()), nil
+}
+
+// ingest lands a file in a new ledger.
+func ingest(file func(*bench) string, e edit) func(context.Context, *bench, string) ([]value, error) {
+	return func(ctx context.Context, b *bench, dir string) ([]value, error) {
+		h, err := b.home(ctx, dir, e)
+		if err != nil {
+			return nil, err
+		}
+		return b.ingest(ctx, h, file(b))
+	}
+}
+
+func (b *bench) ingest(ctx context.Context, h home, file string) ([]value, error) {
+	end, err := b.audit(ctx, "ingest", "--json", "-c", h.config, file)
+	if err != nil {
+		return nil, err
+	}
+	var s struct {
+		Read, Appended int
+		Seconds        float64
+	}
+	if err := json.Unmarshal(end.out, &s); err != nil {
+		return nil, err
+	}
+	if s.Appended != s.Read || s.Read == 0 {
+		return nil, fmt.Errorf("%d of %d events were appended", s.Appended, s.Read)
+	}
+	return []value{
+		{"", float64(s.Appended) / s.Seconds, "rows/s"},
+		{".cpu_us", end.cpu * 1e6 / float64(s.Appended), "us/row"},
+		{".peak", end.peak, "MiB"},
+	}, nil
+}
+
+// verify checks a ledger that was just made.
+func verify(e edit) func(context.Context, *bench, string) ([]value, error) {
+	return func(ctx context.Context, b *bench, dir string) ([]value, error) {
+		h, err := b.home(ctx, dir, e)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := b.ingest(ctx, h, b.minted); err != nil {
+			return nil, err
+		}
+		return b.verify(ctx, h)
+	}
+}
+
+func (b *bench) verify(ctx context.Context, h home) ([]value, error) {
+	elapsed := stopwatch()
+	end, err := b.audit(ctx, "verify", "--json", "-c", h.config)
+	if err != nil {
+		return nil, err
+	}
+	took := elapsed()
+	var s struct {
+		Verified bool
+		Rows     int
+	}
+	if err := json.Unmarshal(end.out, &s); err != nil {
+		return nil, err
+	}
+	if !s.Verified || s.Rows == 0 {
+		return nil, errors.New("the ledger is not verified")
+	}
+	v := perSecond(s.Rows, took, "rows")
+	return []value{v, {".cpu_us", end.cpu * 1e6 / float64(s.Rows), "us/row"}, {".peak", end.peak, "MiB"}}, nil
+}
