@@ -112,7 +112,7 @@ func (c *dbConn) unmoved() error {
 		return &movedError{text: err.Error()}
 	}
 	if name != "" {
-		return &movedError{text: name + " was replaced, removed or emptied; the next call opens what is there then"}
+		return &movedError{text: name + " was replaced, removed, emptied or shortened; the next call opens what is there then"}
 	}
 	return nil
 }

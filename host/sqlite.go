@@ -172,6 +172,8 @@ type dbConn struct {
 	own     bool
 	refusal string
 	files   []vfs.File
+	// logSize is how long the log was when it was last looked at, in bytes.
+	logSize int64
 }
 
 // openDB opens an existing database file.
@@ -284,7 +286,7 @@ func (c *dbConn) keepWAL() error {
 }
 
 // moved names the file of the database, or of its log, that is not what its
-// name stands for any more, or was emptied; "" if neither is so.
+// name stands for any more, or was emptied or shortened; "" if neither is so.
 func (c *dbConn) moved() (string, error) {
 	for i, f := range c.files {
 		open, ok := f.(interface{ Stat() (os.FileInfo, error) })
@@ -307,6 +309,13 @@ func (c *dbConn) moved() (string, error) {
 			return "", fmt.Errorf("stat %s: %w", name, err)
 		case !os.SameFile(mine, there) || i == 0 && mine.Size() == 0:
 			return name, nil
+		case i > 0 && mine.Size() < c.logSize:
+			// SQLite trusts its index of the log and would write behind a hole.
+			// Another process may have emptied it after a checkpoint, which is no
+			// harm: the database is opened again, and then has all rows or not.
+			return name, nil
+		case i > 0:
+			c.logSize = mine.Size()
 		}
 	}
 	return "", nil
@@ -411,6 +420,7 @@ func (c *dbConn) until(ctx context.Context) { c.db.SetInterrupt(ctx) }
 // checkpoint writes the log back into the database and empties it.
 func (c *dbConn) checkpoint() error {
 	_, _, err := c.db.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE)
+	c.logSize = 0
 	return asDBError(err)
 }
 

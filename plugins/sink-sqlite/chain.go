@@ -16,18 +16,30 @@ type head struct {
 	hash     [ledger.HashSize]byte
 }
 
+// goOn is what to do about a ledger that went back in time.
+const goOn = "nothing is appended until the right file is back; to go on with this one, stop and run audit-host ledger accept-head"
+
 // brokenBy says why now can't be the head of the same ledger later on; "" if
 // it can.
 func (h head) brokenBy(now head) string {
 	switch {
 	case now.sequence < h.sequence:
 		return "the ledger ended at row " + number(h.sequence) + " before and ends at row " + number(now.sequence) +
-			" now: rows were removed, or the file was replaced; nothing is appended until it is put back or audit-host is restarted"
+			" now: rows were removed, or the file was replaced; " + goOn
 	case now.sequence == h.sequence && now.hash != h.hash:
 		return "row " + number(h.sequence) +
-			" of the ledger has another row_hash than when it was written; nothing is appended until it is put back or audit-host is restarted"
+			" of the ledger has another row_hash than when it was written; " + goOn
 	}
 	return ""
+}
+
+// missingIn says why a ledger whose row of the same sequence is there can't be the
+// one that h was the head of; "" if it can. A longer ledger need not be ours.
+func (h head) missingIn(there head) string {
+	if h == there {
+		return ""
+	}
+	return "row " + number(h.sequence) + " of the ledger has another row_hash than when it was written, or is gone: " + goOn
 }
 
 func number(n uint64) string { return strconv.FormatUint(n, 10) }
@@ -36,7 +48,14 @@ const (
 	headSQL = "SELECT sequence, row_hash FROM signed_events ORDER BY sequence DESC LIMIT 1"
 	// A row without a sequence can't be in our table, only in a rebuilt one;
 	// sqlite_sequence remembers the highest sequence ever given.
-	gapsSQL     = "SELECT EXISTS (SELECT 1 FROM signed_events WHERE sequence IS NULL), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'signed_events'), 0)"
+	gapsSQL = "SELECT EXISTS (SELECT 1 FROM signed_events WHERE sequence IS NULL), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'signed_events'), 0)"
+	// rowSQL tells whether a row is still there.
+	rowSQL = "SELECT row_hash FROM signed_events WHERE sequence = ?"
+	// keptSQL is asked after the rows were inserted and before they are committed:
+	// the last row, and whether the index is there that keeps ids apart. It always
+	// has one row.
+	keptSQL = "SELECT (SELECT max(sequence) FROM signed_events), (SELECT row_hash FROM signed_events ORDER BY sequence DESC LIMIT 1), " +
+		"EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = 'idx_signed_events_id' AND sql LIKE 'CREATE UNIQUE INDEX % ON signed_events(id)')"
 	insertSQL   = "INSERT INTO " + ledger.Table + " (" + ledger.Columns + ") VALUES"
 	positionSQL = "INSERT INTO queue_positions (queue, position) VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET position = max(position, excluded.position)"
 	contentSQL  = "SELECT count(*) FROM sqlite_schema"
@@ -90,6 +109,8 @@ func (s *sink) readHead(what string) guest.Answer {
 	s.script.Reset()
 	s.script.Step(abi.SQLQuery, gapsSQL, 0, 0)
 	s.script.Step(abi.SQLQuery, headSQL, 0, 0)
+	s.script.Step(abi.SQLQuery, rowSQL, 1, 1)
+	s.script.Int(int64(s.head.sequence))
 	status, answer := s.script.Run(abi.SQLRead, s.answer[:])
 	if status != abi.SQLDone {
 		return answerTo(classify(status, string(answer)), status, what, string(answer))
@@ -97,12 +118,20 @@ func (s *sink) readHead(what string) guest.Answer {
 	r := guest.NewRows(answer)
 	r.Next()
 	nulls, highest := r.Int(), uint64(r.Int())
-	now := head{}
-	if _, _, ok := r.Next(); ok {
-		now.sequence = uint64(r.Int())
-		copy(now.hash[:], r.Bytes())
+	var now, before head
+	for step, _, ok := r.Next(); ok; step, _, ok = r.Next() {
+		if step == 1 {
+			now.sequence = uint64(r.Int())
+			copy(now.hash[:], r.Bytes())
+			continue
+		}
+		before.sequence = s.head.sequence
+		copy(before.hash[:], r.Bytes())
 	}
 	why := s.head.brokenBy(now)
+	if why == "" {
+		why = s.head.missingIn(before)
+	}
 	switch {
 	case nulls != 0:
 		why = "the ledger has rows without a sequence; nothing is appended until they are gone"
@@ -146,6 +175,27 @@ func (s *sink) next(n int) head {
 	return h
 }
 
+// keptStep is the step of append that compares the end of the chain once more.
+const keptStep = 2
+
+// notKept says what is wrong when that step fails: a trigger dropped or changed
+// rows, or the index on the id is gone, without which a second delivery would be
+// a second row.
+func (s *sink) notKept(answer []byte) string {
+	r := guest.NewRows(answer)
+	if step, _, ok := r.Next(); !ok || step != keptStep {
+		return ""
+	}
+	sequence, hash, index := uint64(r.Int()), r.Bytes(), r.Int()
+	if index == 0 {
+		return "the ledger lacks the index idx_signed_events_id, without which a second delivery would be a second row; make it again: CREATE UNIQUE INDEX idx_signed_events_id ON signed_events(id)"
+	}
+	if bytes.Equal(hash, s.kept[:]) && len(hash) > 0 {
+		return "the ledger did not keep the rows under their sequences: remove the triggers of signed_events"
+	}
+	return "the ledger did not keep the rows as they were given, it ends at row " + number(sequence) + ": remove the triggers of signed_events"
+}
+
 // append runs the one transaction of a batch: the head is what it was; insert
 // all events but those that the plan leaves out; remember the queue's position.
 //
@@ -165,6 +215,12 @@ func (s *sink) append(b abi.View, p *plan) (abi.SQLStatus, []byte) {
 		}
 		sc.Step(abi.SQLMany, insertSQL, ledger.NumColumns, n)
 		s.rows(b, p, n)
+		kept := s.next(n)
+		s.kept = kept.hash
+		sc.Step(abi.SQLGuard, keptSQL, 3, 1) // step keptStep
+		sc.Int(int64(kept.sequence))
+		sc.Blob(s.kept[:])
+		sc.Int(1)
 	}
 	if at := p.position(b); at > 0 && !allZero(b.Queue()) {
 		sc.Step(abi.SQLExec, positionSQL, 2, 1)

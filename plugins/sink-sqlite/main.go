@@ -14,7 +14,8 @@
 //
 // Not guaranteed: anything against whoever can write the file. A chain that
 // was cut or rewritten while the plugin runs is noticed at the next batch, and
-// refused with BUSY; the rest is the verifier's work.
+// refused with BUSY, and so is one that does not keep rows as they are given; the
+// rest is the verifier's work.
 //
 // The database is first touched by the first batch. After a failure the plugin
 // forgets what it knew of it.
@@ -27,6 +28,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
+	"github.com/audit-host/audit-host/ledger"
 )
 
 func main() {}
@@ -65,6 +67,8 @@ type sink struct {
 	script guest.Script
 	// answer has room for the largest answer: a chunk of a lookup.
 	answer [64 << 10]byte
+	// kept is the hash that the last row of the batch must have.
+	kept [ledger.HashSize]byte
 	// hashes are the row hashes of the batch, row the text of one.
 	hashes, row []byte
 }
@@ -142,11 +146,21 @@ func (s *sink) stored(b abi.View, p *plan) guest.Answer {
 // true if the batch should be tried again at once, else what to answer.
 func (s *sink) lost(b abi.View, status abi.SQLStatus, answer []byte) (guest.Answer, bool) {
 	if status == abi.SQLGuardFailed {
+		if why := s.notKept(answer); why != "" {
+			return guest.Busy(pauseBroken, why), false
+		}
 		now := readHead(answer)
 		if why := s.head.brokenBy(now); why != "" {
 			return guest.Busy(pauseBroken, why), false
 		}
-		s.head = now
+		if s.head.sequence > 0 {
+			// A longer chain is that of another writer only if it goes on from ours.
+			if a := s.readHead("look for our last row"); a.Outcome != abi.OK {
+				return a, false
+			}
+		} else {
+			s.head = now
+		}
 	} else {
 		// The head is the same and its sequence taken: connect says more.
 		s.known = false

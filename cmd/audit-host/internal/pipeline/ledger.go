@@ -335,6 +335,9 @@ func openHead(ctx context.Context, path string, was Head) (now Head, positions m
 	if now, err = lookInto(ctx, l, path, was); err != nil {
 		return now, nil, err
 	}
+	if err = l.CheckWritable(ctx); err != nil {
+		return now, nil, err
+	}
 	positions, err = l.Positions(ctx)
 	return now, positions, err
 }

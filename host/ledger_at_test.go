@@ -1,0 +1,97 @@
+package host
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/audit-host/audit-host/abi"
+)
+
+// changedLedger is a ledger on which the SQL was run, with one row if it takes
+// one.
+func changedLedger(t *testing.T, sql string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "l.db")
+	if err := CreateLedger(path); err != nil {
+		t.Fatal(err)
+	}
+	f := dbFile{path: path}
+	if err := f.transact(t.Context(), true, func(c *dbConn) error { return c.exec(sql) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLedgerKeepsRows(t *testing.T) {
+	for name, c := range map[string]struct{ sql, says string }{
+		"sound":            {"SELECT 1", ""},
+		"index of others":  {"CREATE INDEX mine ON signed_events(agent_id)", ""},
+		"index dropped":    {"DROP INDEX idx_signed_events_id", "CREATE UNIQUE INDEX idx_signed_events_id"},
+		"index not unique": {"DROP INDEX idx_signed_events_id; CREATE INDEX idx_signed_events_id ON signed_events(id)", "CREATE UNIQUE INDEX idx_signed_events_id"},
+		"trigger":          {"CREATE TRIGGER x AFTER INSERT ON signed_events BEGIN SELECT 1; END", "DROP TRIGGER x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := OpenLedger(changedLedger(t, c.sql))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			var format *FormatError
+			err = l.CheckWritable(t.Context())
+			if c.says == "" && err != nil || c.says != "" && (!errors.As(err, &format) || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("%v, want %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestHashAt(t *testing.T) {
+	insert := "INSERT INTO signed_events (id, agent_id, event_type, payload_hash, timestamp, prev_hash, payload, row_hash) VALUES ('a', 'b', 'c', x'', 'd', x'', 'e', "
+	l, err := OpenLedger(changedLedger(t, insert+"x'"+strings.Repeat("ab", 32)+"'); "+strings.Replace(insert, "'a'", "'b'", 1)+"x'ab')"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if h, err := l.HashAt(t.Context(), 1); err != nil || h[0] != 0xab || h[31] != 0xab {
+		t.Errorf("%x, %v", h, err)
+	}
+	var row *RowError
+	if _, err := l.HashAt(t.Context(), 2); !errors.As(err, &row) || row.Sequence != 2 {
+		t.Errorf("a short one: %v", err)
+	}
+	if _, err := l.HashAt(t.Context(), 3); !errors.Is(err, ErrNoRow) {
+		t.Errorf("none: %v", err)
+	}
+}
+
+// A log that was cut while it is open is noticed before anything is written
+// behind the hole; one that SQLite emptied itself is not.
+func TestDatabaseLogShortened(t *testing.T) {
+	for _, size := range []int64{0, 32, 5000} {
+		path := filepath.Join(t.TempDir(), "test.db")
+		if err := createEmpty(path); err != nil {
+			t.Fatal(err)
+		}
+		g := newSQLGuest(t, SQLGrant{Database: path})
+		g.must(abi.SQLWrite, makeTable)
+		if err := g.sink.sql.file.conn.checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		g.must(abi.SQLWrite, insertRow)
+		g.must(abi.SQLWrite, insertRow)
+		if err := os.Truncate(path+"-wal", size); err != nil {
+			t.Fatal(err)
+		}
+		g.expect(abi.SQLReplaced, path+"-wal was replaced, removed, emptied or shortened", abi.SQLWrite, insertRow)
+		g.must(abi.SQLWrite, insertRow)
+		if n := g.count(); n > 3 {
+			t.Errorf("size %d: %d rows", size, n)
+		}
+	}
+}
