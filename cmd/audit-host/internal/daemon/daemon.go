@@ -137,7 +137,7 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 	var server *ingest.Server
 	registry := metrics.New(func() metrics.Snapshot {
 		return metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed,
-			Dead: countDead(p.Letters), Ledger: ledgerMetrics(p)}
+			Dead: countDead(p.Letters), Ledger: ledgerMetrics(p), Egress: egressMetrics(p)}
 	}, o.Build)
 	server, err = ingest.New(ingest.Options{
 		Intake: p.Recorder.From(pipeline.SourceHTTP), IntakeOPA: p.Recorder.From(pipeline.SourceOPA),
@@ -180,4 +180,13 @@ func countDead(letters *host.DeadLetters) metrics.Dead {
 	defer cancel()
 	t, err := letters.Tally(ctx, host.LetterFilter{})
 	return metrics.Dead{Open: t.Open, Resolved: t.Resolved, Oldest: t.Oldest, Err: err}
+}
+
+// egressMetrics is what the plugins with an http grant have done.
+func egressMetrics(p *pipeline.Pipeline) []metrics.Egress {
+	var list []metrics.Egress
+	for _, e := range p.Egress() {
+		list = append(list, metrics.Egress{Sink: e.Sink, Requests: e.Requests, Refused: e.Refused, Sent: e.Sent, Received: e.Received})
+	}
+	return list
 }

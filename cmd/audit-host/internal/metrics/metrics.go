@@ -34,6 +34,7 @@ type Snapshot struct {
 	Ingest   ingest.Stats
 	Unsigned bool // events are recorded without a signature
 	Dead     Dead
+	Egress   []Egress
 	Ledger   *Ledger // nil if no sink is a ledger
 }
 
@@ -87,6 +88,7 @@ type collector struct {
 	ledgerHead, ledgerFault                              *prometheus.Desc
 	deadLetters, deadOpen, deadResolved, deadAge         *prometheus.Desc
 	sinks                                                []sinkMetric
+	egress                                               []egressMetric
 }
 
 // sinkMetric is one number of every sink.
@@ -121,6 +123,7 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 		deadAge:          desc("oldest_dead_letter_age_seconds", "How long ago the oldest unresolved dead letter failed; 0 if there is none."),
 		ingest:           desc("ingest_events_total", "Events of requests by what became of them.", "outcome"),
 	}
+	c.egress = egressMetrics(desc)
 	c.build = prometheus.MustNewConstMetric(desc("build_info", "What this binary is made of; always 1.",
 		"version", "commit", "goversion", "sqlite", "wazero"), prometheus.GaugeValue, 1, b.Version, b.Commit, b.Go, b.SQLite, b.Wazero)
 	sink := func(name, help string, kind prometheus.ValueType, get func(*queue.SinkMetrics, time.Time) float64) {
@@ -179,6 +182,9 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, s := range c.sinks {
 		out <- s.desc
 	}
+	for _, e := range c.egress {
+		out <- e.desc
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -228,6 +234,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		m := &s.Recorder.Sinks[i]
 		for _, metric := range c.sinks {
 			send(metric.desc, metric.kind, metric.get(m, now), m.Name)
+		}
+	}
+	for _, e := range s.Egress {
+		for _, metric := range c.egress {
+			send(metric.desc, counter, float64(metric.get(e)), e.Sink)
 		}
 	}
 }

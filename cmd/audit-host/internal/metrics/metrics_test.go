@@ -31,6 +31,7 @@ func snapshot() Snapshot {
 		Ingest:   ingest.Stats{Accepted: 1, Rejected: 2, Skipped: 3, Retry: 4, DeadLettered: 5},
 		Unsigned: true,
 		Ledger:   &Ledger{Head: 7, Faults: []string{"locked", "io"}, Fault: "io"},
+		Egress:   []Egress{{Sink: "mock", Requests: 21, Refused: 22, Sent: 23, Received: 24}},
 		Dead:     Dead{Open: 4, Resolved: 2, Oldest: now.Add(-time.Minute)},
 	}
 }
@@ -71,6 +72,18 @@ audit_host_dlq_landed_total{sink="mock"} 0
 # TYPE audit_host_drainer_panics_total counter
 audit_host_drainer_panics_total{sink="ledger"} 2
 audit_host_drainer_panics_total{sink="mock"} 0
+# HELP audit_host_egress_received_bytes_total Bytes of bodies that were received.
+# TYPE audit_host_egress_received_bytes_total counter
+audit_host_egress_received_bytes_total{sink="mock"} 24
+# HELP audit_host_egress_refused_total HTTP requests, redirects among them, that the grant does not allow.
+# TYPE audit_host_egress_refused_total counter
+audit_host_egress_refused_total{sink="mock"} 22
+# HELP audit_host_egress_requests_total HTTP requests that the plugin asked for.
+# TYPE audit_host_egress_requests_total counter
+audit_host_egress_requests_total{sink="mock"} 21
+# HELP audit_host_egress_sent_bytes_total Bytes of bodies that were sent.
+# TYPE audit_host_egress_sent_bytes_total counter
+audit_host_egress_sent_bytes_total{sink="mock"} 23
 # HELP audit_host_ingest_events_total Events of requests by what became of them.
 # TYPE audit_host_ingest_events_total counter
 audit_host_ingest_events_total{outcome="accepted"} 1

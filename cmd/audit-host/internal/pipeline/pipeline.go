@@ -56,6 +56,7 @@ type Pipeline struct {
 	lookup    *Lookup
 	keeper    *keeper      // nil if no sink is a ledger
 	sinks     []*host.Sink // until the recorder has them
+	guests    []guest      // the same, for good
 }
 
 // CacheDir is the folder of compiled code of a configuration.

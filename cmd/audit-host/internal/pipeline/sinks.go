@@ -19,9 +19,13 @@ const maxPlugin = 256 << 20
 // openSinks loads the plugins. Without a required one there is no start; an
 // optional one that can't be loaded is left out and shown as missing.
 func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, log *slog.Logger) ([]queue.SinkOptions, error) {
+	plugins, err := readPlugins(cfg)
+	if err != nil {
+		return nil, err
+	}
 	var list []queue.SinkOptions
 	for _, s := range cfg.Sinks {
-		sink, err := p.openSink(ctx, s, log)
+		sink, err := p.openSink(ctx, cfg, s, plugins[s.Name], log)
 		if err != nil && s.Required {
 			return nil, err
 		}
@@ -31,6 +35,7 @@ func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, log *slog.
 			continue
 		}
 		p.sinks = append(p.sinks, sink)
+		p.guests = append(p.guests, guest{s.Name, sink})
 		list = append(list, queue.SinkOptions{
 			Name: s.Name, Sink: sink, Plugin: sink.Digest(), Required: s.Required,
 			BatchEvents: s.BatchEvents, BatchBytes: int(s.BatchBytes),
@@ -47,20 +52,18 @@ func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, log *slog.
 	return list, nil
 }
 
-func (p *Pipeline) openSink(ctx context.Context, s config.Sink, log *slog.Logger) (*host.Sink, error) {
-	wasm, err := ReadPlugin(s.Plugin)
-	if err != nil {
-		return nil, fmt.Errorf("sink %s: %w", s.Name, err)
+func (p *Pipeline) openSink(ctx context.Context, cfg *config.Config, s config.Sink, plugin plugin, log *slog.Logger) (*host.Sink, error) {
+	if plugin.err != nil {
+		return nil, fmt.Errorf("sink %s: %w", s.Name, plugin.err)
 	}
 	o := host.Options{
 		Name: s.Name, Config: s.Config, Memory: int64(s.MemoryLimit), Deadline: s.Deadline,
-		Now: s.Grant.Now, Random: s.Grant.Random, Cache: p.cache, Log: log.With(slog.String("sink", s.Name)),
+		Cache: p.cache, Log: log.With(slog.String("sink", s.Name)),
 	}
-	if g := s.Grant.SQL; g != nil {
-		o.SQL = &host.SQLGrant{Database: g.Database, Create: g.Create, BusyTimeout: g.BusyTimeout, TimeLimit: g.TimeLimit,
-			MaxSQL: int(g.MaxSQL), MaxResult: int(g.MaxResult)}
+	if err := grant(cfg, s, &o); err != nil {
+		return nil, err
 	}
-	return host.Open(ctx, wasm, o)
+	return host.Open(ctx, plugin.wasm, o)
 }
 
 // ReadPlugin returns the module that a configuration names.
