@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -78,7 +79,15 @@ func (f *LetterFilter) limit() int64 {
 	return int64(f.Limit)
 }
 
-// List returns letters in the order of their numbers.
+// letterBytes is how many bytes of payloads List reads into memory before it ends
+// a page.
+const letterBytes = 16 << 20
+
+// errPage ends a page early.
+var errPage = errors.New("enough for a page")
+
+// List returns letters in the order of their numbers: as many as the filter's Limit
+// says, or fewer, but one at least, where they take more than 16 MiB.
 func (d *DeadLetters) List(ctx context.Context, f LetterFilter) ([]Letter, error) {
 	where, args := f.where()
 	letters, err := d.letters(ctx, where+" ORDER BY dlq_id LIMIT ?", append(args, f.limit())...)
@@ -165,11 +174,19 @@ func (d *DeadLetters) Count(ctx context.Context, sink string) (uint64, error) {
 func (d *DeadLetters) letters(ctx context.Context, where string, args ...any) (letters []Letter, err error) {
 	err = d.reading(ctx, func(c *dbConn) error {
 		letters = nil
-		return c.each("SELECT "+deadLetterColumns+", resolved_at, resolution, replayed_at, replays FROM "+d.from+" "+where, args, func(s *dbStmt) error {
+		size := 0
+		err := c.each("SELECT "+deadLetterColumns+", resolved_at, resolution, replayed_at, replays FROM "+d.from+" "+where, args, func(s *dbStmt) error {
 			l, err := readLetter(s)
 			letters = append(letters, l)
+			if size += len(l.Event.Payload) + len(l.Raw); err == nil && size > letterBytes {
+				err = errPage
+			}
 			return err
 		})
+		if errors.Is(err, errPage) {
+			err = nil
+		}
+		return err
 	})
 	return letters, err
 }

@@ -76,6 +76,38 @@ func TestDeadLettersFilter(t *testing.T) {
 	}
 }
 
+// Large letters come in smaller pages, and all of them do.
+func TestDeadLettersPagesAreBounded(t *testing.T) {
+	ctx := context.Background()
+	d := openLetters(t, filepath.Join(t.TempDir(), "dlq.db"))
+	for i := range 7 {
+		l := letter("a", i)
+		l.Event.Payload = []byte(strings.Repeat("x", 6<<20))
+		l.Event.PayloadHash = sha256.Sum256(fmt.Append(nil, i))
+		if i == 6 {
+			l.Raw = l.Event.Payload
+		}
+		if err := d.Put(ctx, []abi.DeadLetter{l}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var pages []string
+	for after := int64(0); ; {
+		page, err := d.List(ctx, LetterFilter{After: after})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		pages = append(pages, numbersOf(page))
+		after = page[len(page)-1].DLQID
+	}
+	if got := strings.Join(pages, ", "); got != "1 2 3, 4 5 6, 7" {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestDeadLettersReplays(t *testing.T) {
 	ctx := context.Background()
 	d := openLetters(t, filepath.Join(t.TempDir(), "dlq.db"))

@@ -103,7 +103,8 @@ func (c *Client) Resume(ctx context.Context, sink string) error {
 	return a.Close()
 }
 
-// Replay is [pipeline.Pipeline.Replay] in the daemon.
+// Replay is [pipeline.Pipeline.Replay] in the daemon. With an error the summary has
+// what the daemon has told.
 func (c *Client) Replay(ctx context.Context, o pipeline.ReplayOptions) (s pipeline.ReplaySummary, err error) {
 	a, err := c.do(ctx, http.MethodPost, "/v1/dead-letters/replay", replayRequest{o.Filter})
 	if err != nil {
@@ -122,10 +123,16 @@ func (c *Client) Replay(ctx context.Context, o pipeline.ReplayOptions) (s pipeli
 			return *l.Summary, errors.New(l.Error)
 		case l.Summary != nil:
 			return *l.Summary, nil
-		case l.Selected != nil && o.Begin != nil:
-			o.Begin(*l.Selected)
-		case l.Letter != nil && o.Each != nil:
-			o.Each(*l.Letter)
+		case l.Selected != nil:
+			s.Selected = *l.Selected
+			if o.Begin != nil {
+				o.Begin(s.Selected)
+			}
+		case l.Letter != nil:
+			s.Add(l.Letter.Fate)
+			if o.Each != nil {
+				o.Each(*l.Letter)
+			}
 		}
 	}
 	if err = lines.Err(); err == nil {

@@ -353,6 +353,9 @@ func TestReplayAnswers(t *testing.T) {
 			if c.name == "whole" && (strings.Join(seen, "; ") != "begin 2; 7serefusedno" || s.Stored != 1 || s.Left() != 1) {
 				t.Errorf("%q, %+v", seen, s)
 			}
+			if c.name == "ended early" && s != (pipeline.ReplaySummary{Selected: 2, Refused: 1}) {
+				t.Errorf("%+v", s)
+			}
 			if c.name == "failed" && s.Stored != 1 {
 				t.Errorf("%+v", s)
 			}

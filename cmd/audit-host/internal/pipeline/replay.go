@@ -63,7 +63,8 @@ type ReplaySummary struct {
 // Left is how many of the selected letters are still open.
 func (s ReplaySummary) Left() uint64 { return s.Selected - s.Stored - s.Skipped }
 
-func (s *ReplaySummary) add(f Fate) {
+// Add counts one letter.
+func (s *ReplaySummary) Add(f Fate) {
 	switch f {
 	case FateStored:
 		s.Stored++
@@ -218,7 +219,7 @@ func (r *replayer) page(ctx context.Context, page []host.Letter) error {
 	}
 	for i := range all {
 		a := &all[i]
-		r.s.add(a.fate)
+		r.s.Add(a.fate)
 		if r.o.Each != nil {
 			res := LetterResult{DLQID: a.letter.DLQID, Sink: a.letter.Sink, ID: a.letter.Event.ID, Fate: a.fate, Reason: a.note.Reason}
 			if a.fate == FateSkipped {
