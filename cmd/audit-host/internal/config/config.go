@@ -46,6 +46,7 @@ type Config struct {
 	Queue       Queue
 	Signing     Signing
 	DeadLetters DeadLetters
+	Crashes     Crashes
 	Sinks       []Sink // at least one, with distinct names
 }
 
@@ -58,6 +59,9 @@ type Log struct {
 // Record says which events are kept.
 type Record struct {
 	Decisions []string // of "refuse", "warn" and "allow"; never empty, no duplicates
+	// PluginEvents has the life of the plugins recorded as events: loads,
+	// crashes, parks, resumes and dead letters.
+	PluginEvents bool
 }
 
 // HTTP is the listener. Sizes are in bytes.
@@ -127,6 +131,7 @@ type Sink struct {
 	BatchBytes    Size // at least HTTP.MaxEvent, so that every event fits a batch
 	MemoryLimit   Size // of the guest; a multiple of 64 KiB, at most 4 GiB
 	Deadline      time.Duration
+	Limits        Limits
 	MaxRestarts   int // within RestartWindow
 	RestartWindow time.Duration
 	Config        json.RawMessage // an object, handed to the plugin as it stands

@@ -39,6 +39,7 @@ func defaults() *Config {
 			DiskBytes: 4 * GiB,
 			WhenFull:  "reject",
 		},
+		Crashes: defaultCrashes(),
 	}
 }
 
@@ -50,6 +51,7 @@ func defaultSink() Sink {
 		BatchBytes:    4 * MiB,
 		MemoryLimit:   64 * MiB,
 		Deadline:      30 * time.Second,
+		Limits:        defaultLimits(),
 		MaxRestarts:   5,
 		RestartWindow: time.Minute,
 		Config:        json.RawMessage("{}"),

@@ -75,6 +75,7 @@ func (c *Config) render(hide bool) []byte {
 	w.key("format", c.Log.Format)
 	w.table("[record]")
 	w.key("decisions", c.Record.Decisions)
+	w.key("plugin_events", c.Record.PluginEvents)
 	w.table("[http]")
 	h := c.HTTP
 	w.key("address", h.Address)
@@ -106,6 +107,7 @@ func (c *Config) render(hide bool) []byte {
 	w.table("[dead_letters]")
 	w.key("path", c.DeadLetters.Path)
 	w.key("replay_at_start", c.DeadLetters.ReplayAtStart)
+	w.crashes(c.Crashes)
 	for _, s := range c.Sinks {
 		w.sink(s, hide)
 	}
@@ -131,6 +133,7 @@ func (w *renderer) sink(s Sink, hide bool) {
 	w.WriteString("config = ")
 	w.json(s.Config, hide)
 	w.WriteByte('\n')
+	w.limits(s.Limits)
 	w.table("[sink.grant]")
 	w.key("now", s.Grant.Now)
 	w.key("random", s.Grant.Random)

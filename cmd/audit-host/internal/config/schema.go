@@ -39,6 +39,7 @@ func (c *checker) config(file string) *Config {
 	c.log(top.table("log"), &cfg.Log)
 	record := top.table("record")
 	record.subset("decisions", []string{"refuse", "warn", "allow"}, &cfg.Record.Decisions)
+	record.flag("plugin_events", &cfg.Record.PluginEvents)
 	listener := top.table("http")
 	c.http(listener, dir, &cfg.HTTP)
 	queue := top.table("queue")
@@ -49,6 +50,7 @@ func (c *checker) config(file string) *Config {
 	dead.optionalPath("path", dir, &cfg.DeadLetters.Path)
 	c.claim(dead, "path", cfg.DeadLetters.Path)
 	dead.flag("replay_at_start", &cfg.DeadLetters.ReplayAtStart)
+	c.crashes(top.table("crashes"), &cfg.Crashes)
 
 	if at, ok := either(queue, "max_bytes", listener, "max_event"); ok && cfg.Queue.Backend == "memory" && cfg.Queue.MaxBytes < cfg.HTTP.MaxEvent {
 		c.add(at.value, "", "queue.max_bytes (%v) is less than http.max_event (%v): such an event could never be queued",
@@ -145,6 +147,7 @@ func (c *checker) sink(t *table, dir string, s *Sink) {
 			s.MemoryLimit, s.BatchBytes)
 	}
 	t.duration("deadline", moment, &s.Deadline)
+	c.limits(t.table("limits"), &s.Limits)
 	t.number("max_restarts", 0, 1_000_000, &s.MaxRestarts)
 	t.duration("restart_window", moment, &s.RestartWindow)
 	t.json("config", &s.Config)
