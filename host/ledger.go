@@ -69,11 +69,12 @@ func (e *RowError) Error() string { return fmt.Sprintf("row %d: %s", e.Sequence,
 // Ledger reads a ledger file and never writes: neither the file nor, where
 // nobody else has it open, one beside it. It is used by one goroutine at a
 // time. Every method sees one state of the ledger, and all see the same one:
-// that of the moment it was opened. As long as it is open, a writer's log
-// can't be emptied and grows.
+// that of the moment it was opened, or of the last [Ledger.Renew]. As long as it
+// is open, a writer's log can't be emptied and grows, except after [Ledger.Rest].
 type Ledger struct {
 	path string
 	r    *dbReader
+	find *dbStmt // of Lookup, once it was needed
 }
 
 // OpenLedger opens a ledger for reading, beside a process that writes it or
@@ -252,14 +253,52 @@ func typeName(v any) string {
 
 // Lookup returns the row with an id, or an error that wraps [ErrNoRow].
 func (l *Ledger) Lookup(ctx context.Context, id string) (*ledger.Row, error) {
-	rows, err := l.rows(ctx, " WHERE id = ?", id)
-	if err == nil && len(rows) == 0 {
-		err = ErrNoRow
+	var row ledger.Row
+	err := l.r.do(ctx, func(c *dbConn) (err error) {
+		if l.find == nil {
+			if l.find, err = c.prepareOwn(selectRows + " WHERE id = ?"); err != nil {
+				return err
+			}
+		}
+		defer l.find.reset()
+		if err := l.find.set(1, id); err != nil {
+			return err
+		}
+		ok, err := l.find.step()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return ErrNoRow
+		}
+		return new(rowReader).row(l.find, &row)
+	})
+	if err != nil && !errors.Is(err, ErrNoRow) {
+		err = l.blame(err, 0)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look up %q: %w", id, err)
 	}
-	return &rows[0], nil
+	return &row, nil
+}
+
+// Renew goes on to the state of now. It is cheap, other than opening the ledger
+// again, which is what to do when there is an error: no process has the ledger
+// open for writing, or its file was replaced.
+func (l *Ledger) Renew(ctx context.Context) error {
+	if err := l.r.renew(ctx); err != nil {
+		return fmt.Errorf("renew view of ledger %s: %w", l.path, err)
+	}
+	return nil
+}
+
+// Rest lets go of the state, so that a writer's log can be emptied. Before
+// anything is read again, Renew has to be called.
+func (l *Ledger) Rest() error {
+	if err := l.r.rest(); err != nil {
+		return fmt.Errorf("let go of ledger %s: %w", l.path, err)
+	}
+	return nil
 }
 
 // Tail returns the last n rows, the oldest first.

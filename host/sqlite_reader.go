@@ -95,16 +95,46 @@ func openReader(ctx context.Context, path string) (*dbReader, error) {
 		if err := c.exec("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON"); err != nil {
 			return err
 		}
-		if err := c.begin(false); err != nil {
-			return err
-		}
-		// The transaction's state is that of its first read.
-		return c.exec("SELECT 1 FROM sqlite_schema LIMIT 1")
+		return c.look()
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, errors.Join(err, r.close()))
 	}
 	return r, nil
+}
+
+// look begins a transaction on the present state.
+func (c *dbConn) look() error {
+	if err := c.begin(false); err != nil {
+		return err
+	}
+	// The transaction's state is that of its first read.
+	return c.exec("SELECT 1 FROM sqlite_schema LIMIT 1")
+}
+
+// rest ends the transaction, so that the log can be emptied. Nothing is read
+// until renew.
+func (r *dbReader) rest() error { return r.c.protect(r.c.rollback) }
+
+// errStale is a reader that can't be renewed.
+var errStale = errors.New("the database has to be opened again")
+
+// renew goes on to the present state. It is for a reader beside a writer; the
+// error wraps errStale if the database has to be opened again instead.
+func (r *dbReader) renew(ctx context.Context) error {
+	if !r.live || r.c.broken {
+		return errStale
+	}
+	r.c.until(ctx)
+	return r.c.guarded(ctx, func() error {
+		if err := r.c.rollback(); err != nil {
+			return err
+		}
+		if err := r.c.unmoved(); err != nil {
+			return errors.Join(errStale, err)
+		}
+		return r.c.look()
+	})
 }
 
 func (r *dbReader) state() (s [2]fileState, err error) {
