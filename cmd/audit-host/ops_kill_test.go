@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,10 +106,16 @@ func TestReplayCommandKilled(t *testing.T) {
 	}
 }
 
-// The daemon is killed in the middle of a replay: the command says so, and the
-// next one does the rest.
-func TestReplayDaemonKilled(t *testing.T) {
-	const n = 3000
+// The daemon is stopped, or killed, in the middle of a replay: the command says so,
+// and the next one does the rest.
+func TestReplayDaemonEnds(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(s.String(), func(t *testing.T) { replayWhileDaemonEnds(t, s) })
+	}
+}
+
+func replayWhileDaemonEnds(t *testing.T, s syscall.Signal) {
+	const n = 6000
 	config := home(t)
 	deadLettersOf(t, config, n)
 	c := spawn(t, config)
@@ -125,9 +132,7 @@ func TestReplayDaemonKilled(t *testing.T) {
 	if _, err := out.Read(make([]byte, 1)); err != nil { // the first letters are done
 		t.Fatal(err)
 	}
-	if err := c.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	c.signal(t, s)
 	if _, err := new(bytes.Buffer).ReadFrom(out); err != nil {
 		t.Fatal(err)
 	}

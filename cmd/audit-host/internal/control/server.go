@@ -195,6 +195,9 @@ func (s *server) replay(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		l.Error = err.Error()
 	}
+	if errors.Is(err, context.Canceled) { // and somebody is still there to read it
+		l.Error = "the daemon is stopping: what was stored is stored, replay again for the rest"
+	}
 	say(l)
 	s.log.Info("an operator's replay has ended", slog.Uint64("selected", summary.Selected), slog.Uint64("stored", summary.Stored),
 		slog.Uint64("skipped", summary.Skipped), slog.Uint64("refused", summary.Refused), slog.Uint64("later", summary.Later), slog.String("error", l.Error))
