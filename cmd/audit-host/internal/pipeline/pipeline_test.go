@@ -31,6 +31,22 @@ plugin = "sink-sqlite"
 grant.sql = {database = "ledger.db", create = true}
 `
 
+// everyPlugin is compiled once, for all tests.
+const everyPlugin = `
+[[sink]]
+name = "file"
+plugin = "sink-file"
+grant.append.path = "events.jsonl"
+[[sink]]
+name = "siem"
+plugin = "sink-http"
+config.url = "https://collector.example/"
+grant.http.hosts = [{ host = "collector.example", methods = ["POST"] }]
+[[sink]]
+name = "mock"
+plugin = "sink-mock"
+`
+
 func TestMain(m *testing.M) {
 	code, err := prepared(m)
 	if err != nil {
@@ -52,7 +68,7 @@ func prepared(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	cfg, err := config.Parse(filepath.Join(dir, "audit.toml"), []byte(sample))
+	cfg, err := config.Parse(filepath.Join(dir, "audit.toml"), []byte(sample+everyPlugin))
 	if err != nil {
 		return 1, err
 	}
