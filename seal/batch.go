@@ -3,6 +3,7 @@ package seal
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha512"
 	"fmt"
 
 	"filippo.io/edwards25519"
@@ -156,4 +157,12 @@ func (c *checker) open(s *signed, r *edwards25519.Point) bool {
 	copy(buf[64:], s.digest[:])
 	uniform(&c.k, buf[:])
 	return true
+}
+
+// uniform sets s to SHA-512(b) modulo the group's order.
+func uniform(s *edwards25519.Scalar, b []byte) {
+	h := sha512.Sum512(b)
+	if _, err := s.SetUniformBytes(h[:]); err != nil {
+		panic(fmt.Sprintf("seal: 64 bytes are no scalar: %v", err))
+	}
 }

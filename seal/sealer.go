@@ -11,8 +11,8 @@ import (
 // Sealer computes the second part of an event: hashes and signature. It is
 // safe for concurrent use.
 type Sealer struct {
-	signer *signer // nil: unsigned
-	keyID  string
+	private ed25519.PrivateKey // nil: unsigned
+	keyID   string
 }
 
 // NewSealer returns a sealer that signs with key, or with no key at all if it
@@ -21,37 +21,25 @@ func NewSealer(key ed25519.PrivateKey) *Sealer {
 	if key == nil {
 		return &Sealer{}
 	}
-	return &Sealer{signer: newSigner(key), keyID: KeyID(key.Public().(ed25519.PublicKey))}
+	return &Sealer{private: key, keyID: KeyID(key.Public().(ed25519.PublicKey))}
 }
 
 // Signs tells whether the sealer has a key.
-func (s *Sealer) Signs() bool { return s.signer != nil }
+func (s *Sealer) Signs() bool { return s.private != nil }
 
 // Seal fills in the hashes, signature, level and key id of each event. Ed25519
 // is deterministic, so sealing an event again, at a redelivery, changes
-// nothing. Many at a time take less, and share one allocation.
+// nothing.
 func (s *Sealer) Seal(events ...*abi.Event) {
 	for _, e := range events {
 		e.PayloadHash = sha256.Sum256(e.Payload)
 		e.Digest = Digest(e.ID, e.AgentID, e.EventType, e.PayloadHash, e.Timestamp)
-		e.Signature, e.AttestLevel, e.KeyID = nil, abi.AttestUnsigned, ""
-	}
-	if s.signer == nil || len(events) == 0 {
-		return
-	}
-	signatures := make([]byte, abi.SignatureSize*len(events))
-	var digests [signTogether]*[abi.HashSize]byte
-	for len(events) > 0 {
-		n := min(len(events), signTogether)
-		for i := range n {
-			digests[i] = &events[i].Digest
+		if s.private == nil {
+			e.Signature, e.AttestLevel, e.KeyID = nil, abi.AttestUnsigned, ""
+			continue
 		}
-		s.signer.sign(digests[:n], signatures)
-		for _, e := range events[:n] {
-			e.Signature, signatures = signatures[:abi.SignatureSize:abi.SignatureSize], signatures[abi.SignatureSize:]
-			e.AttestLevel, e.KeyID = abi.AttestDaemonSigned, s.keyID
-		}
-		events = events[n:]
+		e.Signature = ed25519.Sign(s.private, e.Digest[:])
+		e.AttestLevel, e.KeyID = abi.AttestDaemonSigned, s.keyID
 	}
 }
 
