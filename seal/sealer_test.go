@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"testing"
 
