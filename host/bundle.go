@@ -126,6 +126,7 @@ func (s *Sink) leave(r *abi.Result, err error) string {
 		return ""
 	}
 	s.o.Log.Warn("plugin crashed", "sink", s.o.Name, "plugin", s.manifest.Name, "outcome", b.Outcome, "in", b.Export, "bundle", path)
+	r.Detail = strings.TrimRight(r.Detail, "\n")
 	return "\ncrash bundle " + path
 }
 
@@ -135,7 +136,7 @@ func (s *Sink) bundle(r *abi.Result, err error) *Bundle {
 	b := &Bundle{
 		Version: bundleVersion, Time: time.Now().UTC(), Sink: s.o.Name,
 		Plugin:  BundlePlugin{s.manifest.Name, s.manifest.Version, s.digest, s.o.File},
-		Outcome: r.Outcome.String(), Detail: r.Detail, Export: t.current.export, Stderr: strings.ToValidUTF8(r.Stderr, "\uFFFD"),
+		Outcome: r.Outcome.String(), Detail: strings.TrimRight(r.Detail, "\n"), Export: t.current.export, Stderr: strings.ToValidUTF8(r.Stderr, "\uFFFD"),
 		Limits: BundleLimits{int64(s.pages) * wasmPage, s.o.Deadline, s.o.Fuel, s.o.Stack, s.o.LogLines, s.o.LogBytes, s.o.VerdictBytes},
 	}
 	if err != nil {
@@ -149,6 +150,7 @@ func (s *Sink) bundle(r *abi.Result, err error) *Bundle {
 		b.Memory = uint64(i.mod.Memory().Size())
 	}
 	granted := s.granted()
+	b.Grants = []string{}
 	for _, name := range abi.Capabilities() {
 		if granted[name] {
 			b.Grants = append(b.Grants, name)
@@ -162,8 +164,15 @@ func (s *Sink) bundle(r *abi.Result, err error) *Bundle {
 		}
 	}
 	for _, c := range t.last() {
-		call := BundleCall{Function: c.fn.name, Args: append([]uint64{}, c.args[:]...)}
-		if c.done && c.fn.results > 0 {
+		call := BundleCall{Function: c.fn.name, Args: []uint64{}}
+		for k, typ := range c.fn.Params[:min(len(c.fn.Params), len(c.args))] {
+			arg := c.args[k]
+			if typ == abi.I32 {
+				arg = uint64(uint32(arg)) // the upper half is whatever lay there
+			}
+			call.Args = append(call.Args, arg)
+		}
+		if c.done && len(c.fn.Results) > 0 {
 			result := c.result
 			call.Result = &result
 		}

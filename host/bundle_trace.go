@@ -78,9 +78,9 @@ const (
 
 // hostFn is a host function as the trace knows it.
 type hostFn struct {
-	id      byte
-	name    string
-	results int
+	id   byte
+	name string
+	abi.Signature
 	// outside tells that its answer comes from outside the guest; filled, if
 	// not nil, says which region of the guest's memory it filled.
 	outside bool
@@ -106,13 +106,9 @@ var outsideFunctions = []struct {
 }
 
 // watch describes a host function.
-func (s *Sink) watch(name string) *hostFn {
-	h := &hostFn{name: name, results: 1}
-	switch name {
-	case abi.ImportModule + "." + abi.ImportVerdict, abi.ImportModule + "." + abi.ImportLog, abi.ImportModule + "." + abi.ImportMetric,
-		abi.ImportModule + "." + abi.ImportSHA256, abi.ImportModule + "." + abi.ImportRandom, wasiModule + ".proc_exit":
-		h.results = 0
-	}
+func (s *Sink) watch(module string, sig abi.Signature) *hostFn {
+	name := module + "." + sig.Name
+	h := &hostFn{name: name, Signature: sig}
 	for i, f := range outsideFunctions {
 		if f.name != name {
 			continue
@@ -183,14 +179,14 @@ func (t *trace) enter(h *hostFn, stack []uint64) *hostCall {
 	c := &t.told[t.calls%maxTold]
 	t.calls++
 	c.fn, c.result, c.done = h, 0, false
-	clear(c.args[copy(c.args[:], stack):])
+	copy(c.args[:], stack)
 	return c
 }
 
 // leave notes the answer.
 func (t *trace) leave(c *hostCall, mod api.Module, stack []uint64) {
 	c.done = true
-	if c.fn.results > 0 {
+	if len(c.fn.Results) > 0 {
 		c.result = stack[0]
 	}
 	if !c.fn.outside || t.overflow {

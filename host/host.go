@@ -315,7 +315,8 @@ func (s *Sink) judge(r abi.Result, events int) abi.Result {
 // broken is the outcome of a guest that broke a rule of the ABI.
 func (s *Sink) broken(detail string) abi.Result {
 	r := abi.Result{Outcome: abi.BadABI, Detail: detail, Stderr: s.inst.stderr.String(), Races: s.call.races}
-	r.Detail += s.leave(&r, nil)
+	note := s.leave(&r, nil)
+	r.Detail += note
 	s.discard()
 	return r
 }

@@ -56,8 +56,8 @@ func (c *call) begin(events int) {
 // 38 ns a call against 1 us by reflection. Work in a host function costs no
 // fuel, so each one looks at the time. A panic in it is noted, so that it is
 // told from a guest's own trap.
-func (s *Sink) hostFunc(name string, f func(ctx context.Context, mod api.Module, stack []uint64)) api.GoModuleFunc {
-	h := s.watch(name)
+func (s *Sink) hostFunc(module string, sig abi.Signature, f func(ctx context.Context, mod api.Module, stack []uint64)) api.GoModuleFunc {
+	h := s.watch(module, sig)
 	return func(ctx context.Context, mod api.Module, stack []uint64) {
 		defer func() {
 			if p := recover(); p != nil {
@@ -128,7 +128,7 @@ func (s *Sink) exportAudit(ctx context.Context) error {
 	granted := s.granted()
 	for _, sig := range abi.Imports() {
 		if sig.Capability == "" || granted[sig.Capability] {
-			export(b, sig, s.hostFunc(abi.ImportModule+"."+sig.Name, functions[sig.Name]))
+			export(b, sig, s.hostFunc(abi.ImportModule, sig, functions[sig.Name]))
 		}
 	}
 	_, err := b.Instantiate(ctx)

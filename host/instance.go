@@ -278,7 +278,8 @@ func (s *Sink) fault(ctx context.Context, err error) abi.Result {
 		s.breach(ctx, LimitMemory)
 		r.Detail += fmt.Sprintf("\nits memory has %d of at most %d bytes, see memory_limit of this sink", i.mod.Memory().Size(), int64(s.pages)*wasmPage)
 	}
-	r.Detail += s.leave(&r, err)
+	note := s.leave(&r, err)
+	r.Detail += note
 	s.discard()
 	return r
 }

@@ -246,10 +246,10 @@ func (p *player) play(t *trace, h *hostFn, mod api.Module, stack []uint64) bool 
 			panic(fmt.Errorf("%w: %d bytes at %#x", errBadPointer, len(a.Data), ptr))
 		}
 	}
-	if h.results > 0 {
+	if len(h.Results) > 0 {
 		stack[0] = a.Result
 	}
-	if h.results > 0 && strings.HasSuffix(h.name, "."+abi.ImportNow) {
+	if len(h.Results) > 0 && strings.HasSuffix(h.name, "."+abi.ImportNow) {
 		p.clock = a.Result
 	} else if len(a.Data) == 8 && strings.HasSuffix(h.name, ".clock_time_get") {
 		p.clock = binary.LittleEndian.Uint64(a.Data)

@@ -85,7 +85,7 @@ func (s *Sink) exportWASI(ctx context.Context) error {
 		if !ok {
 			f = notOpen
 		}
-		export(b, sig, s.hostFunc(wasiModule+"."+sig.Name, f))
+		export(b, sig, s.hostFunc(wasiModule, sig, f))
 	}
 	_, err := b.Instantiate(ctx)
 	return err

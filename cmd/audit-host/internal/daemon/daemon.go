@@ -137,7 +137,7 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 	var server *ingest.Server
 	registry := metrics.New(func() metrics.Snapshot {
 		return metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed,
-			Dead: countDead(p.Letters), Ledger: ledgerMetrics(p), Egress: egressMetrics(p)}
+			Dead: countDead(p.Letters), Ledger: ledgerMetrics(p), Egress: egressMetrics(p), Plugins: pluginMetrics(p)}
 	}, o.Build)
 	server, err = ingest.New(ingest.Options{
 		Intake: p.Recorder.From(pipeline.SourceHTTP), IntakeOPA: p.Recorder.From(pipeline.SourceOPA),
@@ -180,6 +180,15 @@ func countDead(letters *host.DeadLetters) metrics.Dead {
 	defer cancel()
 	t, err := letters.Tally(ctx, host.LetterFilter{})
 	return metrics.Dead{Open: t.Open, Resolved: t.Resolved, Oldest: t.Oldest, Err: err}
+}
+
+// pluginMetrics is what the host has counted of the plugins.
+func pluginMetrics(p *pipeline.Pipeline) []metrics.Plugin {
+	var list []metrics.Plugin
+	for _, c := range p.Plugins() {
+		list = append(list, metrics.Plugin{Sink: c.Sink, Counts: c.Counts})
+	}
+	return list
 }
 
 // egressMetrics is what the plugins with an http grant have done.

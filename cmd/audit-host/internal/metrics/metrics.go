@@ -35,6 +35,7 @@ type Snapshot struct {
 	Unsigned bool // events are recorded without a signature
 	Dead     Dead
 	Egress   []Egress
+	Plugins  []Plugin
 	Ledger   *Ledger // nil if no sink is a ledger
 }
 
@@ -89,6 +90,7 @@ type collector struct {
 	deadLetters, deadOpen, deadResolved, deadAge         *prometheus.Desc
 	sinks                                                []sinkMetric
 	egress                                               []egressMetric
+	plugins                                              pluginMetrics
 }
 
 // sinkMetric is one number of every sink.
@@ -124,6 +126,7 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 		ingest:           desc("ingest_events_total", "Events of requests by what became of them.", "outcome"),
 	}
 	c.egress = egressMetrics(desc)
+	c.plugins = newPluginMetrics(desc)
 	c.build = prometheus.MustNewConstMetric(desc("build_info", "What this binary is made of; always 1.",
 		"version", "commit", "goversion", "sqlite", "wazero"), prometheus.GaugeValue, 1, b.Version, b.Commit, b.Go, b.SQLite, b.Wazero)
 	sink := func(name, help string, kind prometheus.ValueType, get func(*queue.SinkMetrics, time.Time) float64) {
@@ -185,6 +188,8 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, e := range c.egress {
 		out <- e.desc
 	}
+	out <- c.plugins.outcomes
+	out <- c.plugins.limits
 }
 
 // Collect implements prometheus.Collector.
@@ -236,6 +241,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			send(metric.desc, metric.kind, metric.get(m, now), m.Name)
 		}
 	}
+	c.plugins.collect(s.Plugins, send)
 	for _, e := range s.Egress {
 		for _, metric := range c.egress {
 			send(metric.desc, counter, float64(metric.get(e)), e.Sink)

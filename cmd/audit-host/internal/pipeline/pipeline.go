@@ -54,9 +54,11 @@ type Pipeline struct {
 	state     *statedir.Dir
 	cache     *host.Cache
 	lookup    *Lookup
-	keeper    *keeper      // nil if no sink is a ledger
-	sinks     []*host.Sink // until the recorder has them
-	guests    []guest      // the same, for good
+	keeper    *keeper       // nil if no sink is a ledger
+	sinks     []*host.Sink  // until the recorder has them
+	guests    []guest       // the same, for good
+	crashes   *host.Crashes // nil if none are kept
+	refused   map[string]host.Limit
 }
 
 // CacheDir is the folder of compiled code of a configuration.
@@ -64,7 +66,7 @@ func CacheDir(cfg *config.Config) string { return cfg.StateDir + string(os.PathS
 
 // Open builds the pipeline and starts the recorder. ctx bounds the start only.
 func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
-	p := &Pipeline{Missing: map[string]string{}, cfg: o.Config}
+	p := &Pipeline{Missing: map[string]string{}, refused: map[string]host.Limit{}, cfg: o.Config}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.release(context.WithoutCancel(ctx)))
@@ -79,6 +81,9 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	}
 	p.cache.Log = o.Log
 	if err = host.StartSQLite(p.cache); err != nil {
+		return nil, err
+	}
+	if p.crashes, err = openCrashes(cfg); err != nil {
 		return nil, err
 	}
 	sealer, err := p.sealer(cfg, o.Log)

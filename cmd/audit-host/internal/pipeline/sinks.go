@@ -31,6 +31,7 @@ func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, log *slog.
 		}
 		if err != nil {
 			p.Missing[s.Name] = err.Error()
+			p.refuse(s.Name, err)
 			log.Error("optional sink left out", slog.String("sink", s.Name), slog.String("error", err.Error()))
 			continue
 		}
@@ -57,9 +58,10 @@ func (p *Pipeline) openSink(ctx context.Context, cfg *config.Config, s config.Si
 		return nil, fmt.Errorf("sink %s: %w", s.Name, plugin.err)
 	}
 	o := host.Options{
-		Name: s.Name, Config: s.Config, Memory: int64(s.MemoryLimit), Deadline: s.Deadline,
+		Name: s.Name, Config: s.Config, Crashes: p.crashes,
 		Cache: p.cache, Log: log.With(slog.String("sink", s.Name)),
 	}
+	limit(s, &o)
 	if err := grant(cfg, s, &o); err != nil {
 		return nil, err
 	}
