@@ -55,3 +55,5 @@ func randomBytes(n int) []byte {
 	_, _ = rand.Read(b) // never fails
 	return b
 }
+
+func mkdir(path string) error { return os.Mkdir(path, 0o700) }

@@ -14,11 +14,15 @@ func measurements() []measurement {
 		{name: "native_signed", about: "cgo SQLite, our schema, batches and sealer, FULL", run: nativeLimit(true, "FULL", 1024)},
 		{name: "native_unsigned", about: "the same without signatures", run: nativeLimit(false, "FULL", 1024)},
 		{name: "jsonl", about: "a file of JSON Lines, one fsync per 256", run: jsonLines},
+		{name: "tessera", about: "Tessera's POSIX log, batches of 256", run: tesseraLog(256, brief)},
+		{name: "tessera_1024", about: "the same, batches of 1,024", run: tesseraLog(1024, brief)},
+		{name: "immudb", about: "immudb's embedded store, one writer, 256 events a transaction", run: immudbLog(1, brief)},
+		{name: "immudb_8", about: "the same, eight writers", run: immudbLog(8, brief)},
 
 		{name: "ingest", about: "ours: a file, minted ids, disk queue, signed, FULL", run: ingest(minted, edit{}), against: "source_full"},
 		{name: "ingest_memory", about: "the same through a queue in memory", run: ingest(minted, edit{memory: true}), against: "native_signed"},
 		{name: "ingest_random", about: "with random ids given by the caller", run: ingest(random, edit{}), against: "source_full"},
-		{name: "ingest_unsigned", about: "without signatures, queue in memory", run: ingest(minted, edit{unsigned: true, memory: true}), against: "native_unsigned"},
+		{name: "ingest_unsigned", about: "without signatures, queue in memory", run: ingest(minted, edit{unsigned: true, memory: true}), against: "tessera_1024"},
 		{name: "verify", about: "ours: chain, contents and signatures", run: verify(edit{})},
 		{name: "verify_unsigned", about: "chain and contents", run: verify(edit{unsigned: true})},
 		{name: "submit", about: "ours: Submit to a queue in memory, consumer running", run: submitted},
@@ -42,8 +46,8 @@ func measurements() []measurement {
 		{name: "http_durable_256", about: "256 clients, one event a request", run: served(edit{}, 256, 1, "durable", brief)},
 		{name: "http_durable_64x100", about: "64 clients, 100 events a request", run: served(edit{}, 64, 100, "durable", brief)},
 		{name: "http_ledger_1", about: "1 client waits for the ledger", run: served(edit{}, 1, 1, "ledger", brief)},
+		{name: "start", about: "until ready, plugins compiled before; then at rest", run: started(true)},
+		{name: "start_cold", about: "until ready, plugins to be compiled", run: started(false)},
 		{name: "fsync", about: "the disk: write and sync of 4 KiB", run: syncs},
 	}...)
 }
-
-func scaling() []measurement { return nil }

@@ -103,6 +103,29 @@ func (d *daemon) processor() float64 {
 	return (user + system) / 100
 }
 
+// idle is what the daemon does while nobody asks for anything.
+func (d *daemon) idle(last time.Duration) (processor, written float64) {
+	look := func() (busy, bytes float64) {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", d.cmd.Process.Pid))
+		for _, t := range tasks {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", d.cmd.Process.Pid, t.Name()))
+			ns, _, _ := strings.Cut(string(text), " ")
+			n, _ := strconv.ParseFloat(ns, 64)
+			busy += n / 1e9
+		}
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/io", d.cmd.Process.Pid))
+		if _, rest, found := strings.Cut(string(text), "\nwrite_bytes: "); found {
+			line, _, _ := strings.Cut(rest, "\n")
+			bytes, _ = strconv.ParseFloat(line, 64)
+		}
+		return busy, bytes
+	}
+	busy, bytes := look()
+	time.Sleep(last)
+	busy2, bytes2 := look()
+	return (busy2 - busy) / last.Seconds() * 100, bytes2 - bytes
+}
+
 // requester is a client with one connection. It writes a request in one piece
 // and reads no more of the answer than it must, so that the client takes little
 // of the processors it shares with the server.
@@ -243,6 +266,25 @@ func (d *daemon) load(ctx context.Context, clients, events int, ack string, rate
 		return l, io.ErrUnexpectedEOF
 	}
 	return l, nil
+}
+
+// started measures a start, with compiled plugins in the cache or without, and
+// the daemon at rest.
+func started(warm bool) func(context.Context, *bench, string) ([]value, error) {
+	return func(ctx context.Context, b *bench, dir string) ([]value, error) {
+		e := edit{cold: !warm}
+		d, err := b.daemon(ctx, dir, e)
+		if err != nil {
+			return nil, err
+		}
+		list := []value{{"", float64(d.started.Microseconds()) / 1000, "ms"}}
+		if warm {
+			processor, written := d.idle(3 * time.Second)
+			list = append(list, value{".idle_cpu", processor, "%"}, value{".idle_written", written, "bytes"}, value{".resident", d.resident(), "MiB"})
+		}
+		_, err = d.stop()
+		return list, err
+	}
 }
 
 // served measures clients of a daemon.

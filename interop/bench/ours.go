@@ -51,6 +51,7 @@ type home struct{ dir, config, ledger string }
 // edit is what differs from the sample configuration.
 type edit struct {
 	unsigned, memory bool
+	cold             bool // without compiled plugins
 	address          string
 	batch            int // events; 0 is the default
 	sinks            int // beside the ledger, each with a ledger of its own
@@ -97,7 +98,7 @@ func (b *bench) home(ctx context.Context, parent string, e edit) (home, error) {
 	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
 		return h, err
 	}
-	if b.cache != "" {
+	if b.cache != "" && !e.cold {
 		return h, copyDir(filepath.Join(h.dir, "state", "cache"), b.cache)
 	}
 	return h, nil
