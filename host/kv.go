@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -103,7 +104,9 @@ func (k *kvStore) load(ctx context.Context) error {
 			return err
 		})
 	})
-	if err != nil {
+	if e := (*dbError)(nil); errors.Is(err, errSpans) || errors.As(err, &e) && e.corrupt() {
+		return fmt.Errorf("read %s: %w; put a sound copy back, or move it away to begin with an empty store", k.grant.Path, err)
+	} else if err != nil {
 		return fmt.Errorf("read %s: %w", k.grant.Path, err)
 	}
 	k.values, k.queue, k.covered, k.loaded = values, queue, covered, true

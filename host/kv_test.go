@@ -191,6 +191,39 @@ func TestKVThatCannotBeCommitted(t *testing.T) {
 	}
 }
 
+// A damaged store stops the start, with the way out; it is not begun anew by
+// itself.
+func TestKVThatIsDamaged(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"no database": func(path string) error {
+			return os.WriteFile(path, []byte(strings.Repeat("not a database ", 1000)), 0o600)
+		},
+		"spans": func(path string) error {
+			c, err := openDB(context.Background(), path, dbOptions{})
+			if err != nil {
+				return err
+			}
+			err = c.protect(func() error { return c.exec("UPDATE covered SET spans = x'0102'") })
+			return errors.Join(err, c.close())
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "kv.db")
+		s := openGuest(t, counter("").bytes(), kvOptions(path))
+		if r := s.Deliver(context.Background(), positions(1, 1)); r.Outcome != abi.OK {
+			t.Fatalf("%v %q", r.Outcome, r.Detail)
+		}
+		if err := errors.Join(s.Close(context.Background()), damage(path)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			_, err := Open(context.Background(), counter("").bytes(), kvOptions(path))
+			if err == nil || !strings.Contains(err.Error(), "sink siem: grant kv: read "+path) || !strings.Contains(err.Error(), "move it away to begin with an empty store") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
 func TestKVLimits(t *testing.T) {
 	k := newKVStore(KVGrant{Path: filepath.Join(t.TempDir(), "kv.db"), MaxKeys: 2, MaxBytes: 20}, nil)
 	defer func() {
