@@ -59,6 +59,7 @@ type Pipeline struct {
 	guests    []guest       // the same, for good
 	crashes   *host.Crashes // nil if none are kept
 	refused   map[string]host.Limit
+	chronicle *chronicle // nil if what becomes of plugins is not recorded
 }
 
 // CacheDir is the folder of compiled code of a configuration.
@@ -107,6 +108,14 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 			sinks[i].Sink = p.keeper
 		}
 	}
+	var letters queue.DeadLetters = p.Letters
+	if cfg.Record.PluginEvents {
+		p.chronicle = newChronicle(p.guests, o.Log)
+		letters = p.chronicle.letters(letters)
+		for i := range sinks {
+			sinks[i].Sink = p.chronicle.watch(sinks[i].Name, sinks[i].Sink)
+		}
+	}
 	if p.Queue, err = openQueue(ctx, cfg, o.Bulk, positions); err != nil {
 		return nil, err
 	}
@@ -116,7 +125,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	}
 	limits := EventOptions(cfg)
 	p.Recorder, err = queue.NewRecorder(ctx, queue.RecorderOptions{
-		Queue: p.Queue, Sinks: sinks, Sealer: sealer, DeadLetters: p.Letters,
+		Queue: p.Queue, Sinks: sinks, Sealer: sealer, DeadLetters: letters,
 		Check: func(e abi.Event) error { return event.Check(e, limits) },
 		Block: o.Bulk || cfg.Queue.WhenFull == "block",
 		Log:   o.Log,
@@ -126,6 +135,9 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	}
 	p.sinks = nil
 	p.lookup = newLookup(cfg, p.Letters)
+	if p.chronicle != nil {
+		p.chronicle.start(p.Recorder)
+	}
 	return p, nil
 }
 
@@ -177,6 +189,7 @@ func (p *Pipeline) Lookup() *Lookup { return p.lookup }
 func (p *Pipeline) Close(ctx context.Context) (queue.Report, error) {
 	// A view of the ledger would keep the sink from writing the log back.
 	lookupErr := p.lookup.Close()
+	p.chronicle.halt(ctx)
 	report, err := p.Recorder.Close(ctx)
 	return report, errors.Join(err, lookupErr, p.release(context.WithoutCancel(ctx)))
 }
