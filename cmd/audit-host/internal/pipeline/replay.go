@@ -141,6 +141,9 @@ func (p *Pipeline) Replay(ctx context.Context, o ReplayOptions) (s ReplaySummary
 	for left := int(s.Selected); left > 0; {
 		f.Limit = min(left, replayPage)
 		page, err := p.Letters.List(ctx, f)
+		if ctx.Err() != nil {
+			return s, ctx.Err() // SQLite's word for it tells nobody what to do
+		}
 		if err != nil || len(page) == 0 {
 			return s, err
 		}
