@@ -32,6 +32,9 @@ type dbFile struct {
 	syncDir func(dir string) error
 
 	conn *dbConn // nil until needed and after a fault
+	// before are the database and its log when the connection before was given up
+	// because they had moved.
+	before [2]os.FileInfo
 	// committed tells that the last transaction came to its COMMIT.
 	committed bool
 }
@@ -63,6 +66,9 @@ func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) erro
 	var e *dbError
 	var m *movedError
 	if errors.As(err, &m) || errors.As(err, &e) && e.fatal() {
+		if m != nil {
+			f.before = c.infos()
+		}
 		f.drop()
 		return err
 	}
@@ -140,6 +146,9 @@ func (f *dbFile) connect(ctx context.Context) error {
 	case !info.Mode().IsRegular():
 		return cantOpen("open database %s: not a regular file", path)
 	}
+	if err := f.strangeLog(info); err != nil {
+		return err
+	}
 	c, err := openDB(ctx, path, f.options)
 	if err != nil {
 		return err
@@ -165,6 +174,25 @@ func (f *dbFile) connect(ctx context.Context) error {
 	}
 	f.conn = c
 	return nil
+}
+
+// strangeLog refuses a file that has taken the name of the one before, with the log
+// of that one beside it: SQLite would take the log for this file's and mix the two.
+func (f *dbFile) strangeLog(info os.FileInfo) error {
+	main, log := f.before[0], f.before[1]
+	if main == nil || log == nil || os.SameFile(main, info) {
+		return nil
+	}
+	real, err := filepath.EvalSymlinks(f.path)
+	if err != nil {
+		return cantOpen("open database: %v", err)
+	}
+	there, err := os.Stat(real + "-wal")
+	if err != nil || !os.SameFile(log, there) || there.Size() == 0 {
+		return nil // none, another, or an empty one
+	}
+	return &movedError{text: fmt.Sprintf("open database %s: the file is another one than before, and the log %s-wal beside it belongs to the one before; put that one back, or move the log and %s-shm away with it",
+		f.path, real, real)}
 }
 
 func cantOpen(format string, a ...any) error {

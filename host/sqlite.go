@@ -321,6 +321,17 @@ func (c *dbConn) moved() (string, error) {
 	return "", nil
 }
 
+// infos are those of the open database and its log; nil for one that is not open.
+func (c *dbConn) infos() (list [2]os.FileInfo) {
+	for i, f := range c.files {
+		if open, ok := f.(interface{ Stat() (os.FileInfo, error) }); ok && i < len(list) {
+			// Without it nothing is compared.
+			list[i], _ = open.Stat()
+		}
+	}
+	return list
+}
+
 // walPath is where SQLite keeps the log: beside the file that a symbolic link
 // pointed to when the database was opened.
 func (c *dbConn) walPath() string {

@@ -84,9 +84,10 @@ type keeper struct {
 
 	look sync.Mutex // held while the ledger is looked at and the head saved
 
-	mu    sync.Mutex // guards what follows
-	state LedgerState
-	told  time.Time // when the trouble was logged last
+	mu       sync.Mutex // guards what follows
+	state    LedgerState
+	told     time.Time // when the trouble was logged last
+	toldText string    // and what
 }
 
 // keep begins to look after a ledger whose head is that of the last run, or now.
@@ -213,14 +214,14 @@ func (k *keeper) failed(f Fault, text string) {
 	now := time.Now()
 	k.mu.Lock()
 	t := &k.state.Trouble
-	news := t.Fault != f
+	news := k.toldText != text
 	if t.Fault == "" {
 		t.Since = now
 	}
 	t.Fault, t.Text = f, text
 	tell := news && now.Sub(k.told) >= time.Second || now.Sub(k.told) >= tellEvery
 	if tell {
-		k.told = now
+		k.told, k.toldText = now, text
 	}
 	since := t.Since
 	k.mu.Unlock()
@@ -243,7 +244,7 @@ func (k *keeper) failed(f Fault, text string) {
 func (k *keeper) works() {
 	k.mu.Lock()
 	was := k.state.Trouble
-	k.state.Trouble = Trouble{}
+	k.state.Trouble, k.toldText = Trouble{}, ""
 	k.mu.Unlock()
 	if was.Fault != "" {
 		k.log.LogAttrs(context.Background(), slog.LevelInfo, "the ledger takes events again", slog.String("fault", string(was.Fault)),
@@ -273,7 +274,7 @@ func faultOf(r abi.Result) Fault {
 	}
 	for text, f := range map[string]Fault{
 		"is no ledger": FaultFormat, "has the format": FaultFormat, "rows were removed": FaultWentBack, "another row_hash": FaultWentBack,
-		"rows are missing at its end": FaultWentBack, "did not keep": FaultSchema, "another writer": FaultLocked,
+		"rows are missing at its end": FaultWentBack, "did not keep": FaultSchema, "lacks the index": FaultSchema, "another writer": FaultLocked,
 	} {
 		if strings.Contains(r.Detail, text) {
 			return f
