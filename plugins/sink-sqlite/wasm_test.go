@@ -355,7 +355,7 @@ func TestConfigurationIsRefused(t *testing.T) {
 		t.Errorf("%v, %v", s, err)
 	}
 	o.Config, o.SQL = nil, nil
-	if s, err := host.Open(t.Context(), wasm, o); err == nil || !strings.Contains(err.Error(), `"sql"`) {
+	if s, err := host.Open(t.Context(), wasm, o); err == nil || !strings.Contains(err.Error(), "[sink.grant.sql]") {
 		t.Errorf("without the grant: %v, %v", s, err)
 	}
 }
