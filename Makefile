@@ -8,7 +8,7 @@ plugin-sources := $(call sources-in,abi abi/guest abi/manifest abi/cmd/add-manif
 guest := CGO_ENABLED=0 GOFLAGS= GOWASM= GOOS=wasip1 GOARCH=wasm $(GO)
 guest-flags := -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w"
 
-.PHONY: build plugins run test check fuzz bench benchmarks interop reproducible
+.PHONY: build plugins run test check fuzz bench benchmarks interop torture reproducible
 build: plugins
 	$(GO) build ./...
 	$(GO) build -o bin/ ./cmd/audit-host
@@ -70,6 +70,11 @@ benchmarks: plugins
 BENCH ?= -rounds 3
 bench: plugins
 	cd interop/bench && CGO_ENABLED=1 $(GO) run . $(BENCH)
+
+# Kills the daemon under load and compares sets of ids; `make torture ROUNDS=200`.
+ROUNDS ?= 20
+torture: plugins
+	ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 2h -run '^TestTorture$$' -v ./cmd/audit-host
 
 # A real OPA against a real audit-host; builds OPA, which takes minutes.
 interop: plugins
