@@ -141,3 +141,27 @@ func TestLedgerIsAnother(t *testing.T) {
 	d.stop(t, 0)
 	verified(t, config)
 }
+
+// A receipt of ack=ledger has the rows and the head of the ledger at that time,
+// with which an auditor checks the ledger later.
+func TestReceipt(t *testing.T) {
+	config := home(t)
+	d := serve(t, config)
+	for i := range 3 {
+		a := d.post(t, "ledger", several(fmt.Sprint("r", i, "-"), 4))
+		last := a.Events[3]
+		if a.Head == nil || a.Head.Sequence != uint64(4*i+4) || a.Head.RowHash != last.RowHash || last.Sequence != a.Head.Sequence {
+			t.Fatalf("head %+v, last %+v", a.Head, last)
+		}
+	}
+	// An old event again: its own row, and the present head.
+	a := d.post(t, "ledger", refusal("r0-1"))
+	if a.Events[0].Sequence != 2 || a.Head == nil || a.Head.Sequence != 12 {
+		t.Errorf("%+v, head %+v", a.Events[0], a.Head)
+	}
+	if b := d.post(t, "durable", refusal("later")); b.Head != nil {
+		t.Errorf("durable has a head: %+v", b.Head)
+	}
+	d.stop(t, 0)
+	must(t, 0, "", "verify", "-c", config, "--head", fmt.Sprintf("%d:%s", a.Head.Sequence, a.Head.RowHash))
+}

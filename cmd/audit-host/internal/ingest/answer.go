@@ -34,12 +34,15 @@ type Result struct {
 // Answer is the body of an answer of POST /v1/events to a request of which
 // events could be told apart. The four counts add up to the length of Events.
 type Answer struct {
-	Accepted int      `json:"accepted"` // taken by the queue, whatever came then
-	Rejected int      `json:"rejected"`
-	Skipped  int      `json:"skipped"`
-	Retry    int      `json:"retry"`
-	Error    string   `json:"error,omitempty"` // why the status is not 2xx
-	Events   []Result `json:"events"`
+	Accepted int    `json:"accepted"` // taken by the queue, whatever came then
+	Rejected int    `json:"rejected"`
+	Skipped  int    `json:"skipped"`
+	Retry    int    `json:"retry"`
+	Error    string `json:"error,omitempty"` // why the status is not 2xx
+	// Head is the last row of the ledger when the events of ack=ledger were looked
+	// up; it is theirs or a later one.
+	Head   *Head    `json:"head,omitempty"`
+	Events []Result `json:"events"`
 }
 
 // code is the status of the answer; waiting is the number of accepted events

@@ -213,7 +213,7 @@ func (s *Server) acknowledge(ctx context.Context, asked ack, receipts []receipt,
 	wait(ctx, receipts, level, func(rc *receipt, err error) {
 		res := &a.Events[rc.index]
 		if err == nil && asked == ackLedger {
-			err = s.find(ctx, res, rc.payload)
+			err = s.find(ctx, a, res, rc.payload)
 		} else if err == nil {
 			res.Status = StatusDurable
 		}
@@ -245,7 +245,7 @@ func wait(ctx context.Context, receipts []receipt, level queue.Level, f func(rc 
 }
 
 // find fills in where a committed event stands.
-func (s *Server) find(ctx context.Context, res *Result, payload [sha256.Size]byte) error {
+func (s *Server) find(ctx context.Context, a *Answer, res *Result, payload [sha256.Size]byte) error {
 	// Committed without being found is durable all the same.
 	res.Status = StatusDurable
 	at, ok, err := s.o.Lookup(ctx, res.ID, payload)
@@ -258,6 +258,9 @@ func (s *Server) find(ctx context.Context, res *Result, payload [sha256.Size]byt
 		res.Status, res.Error = StatusDeadLetter, cut(at.DeadLetter)
 	default:
 		res.Status, res.Sequence, res.RowHash = StatusAppended, at.Sequence, at.RowHash
+		if at.Head.Sequence > 0 && (a.Head == nil || at.Head.Sequence > a.Head.Sequence) {
+			a.Head = &at.Head
+		}
 	}
 	return nil
 }

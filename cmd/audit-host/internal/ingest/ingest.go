@@ -11,7 +11,8 @@
 //
 // POST /v1/events answers with an [Answer]. "?ack=" says what to wait for:
 // "accepted" (in the queue), "durable" (survives a crash; the default) or
-// "ledger" (committed; the answer carries sequence and row hash). The statuses:
+// "ledger" (committed; the answer carries sequence and row hash, and the head of the
+// ledger at that time: a receipt). The statuses:
 //
 //	200  at least one event was acknowledged as asked or was skipped, or the
 //	     array was empty; events that were refused for their content are named
@@ -93,10 +94,18 @@ var ErrNotNow = errors.New("events can't be taken now")
 // "refuse".
 type Parse func(raw []byte) (abi.Event, string, error)
 
+// Head is where the ledger ended when it was looked into. A client that keeps it
+// can show later that the ledger lost rows: audit-host verify --head.
+type Head struct {
+	Sequence uint64 `json:"sequence"`
+	RowHash  string `json:"row_hash"` // hexadecimal
+}
+
 // Landed tells where a committed event stands.
 type Landed struct {
 	Sequence uint64
 	RowHash  string // hexadecimal
+	Head     Head   // of the same state of the ledger; zero for a dead letter
 	// DeadLetter is why the event is a dead letter and not in the ledger;
 	// empty for one in the ledger.
 	DeadLetter string

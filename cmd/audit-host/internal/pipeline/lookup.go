@@ -27,9 +27,11 @@ type Lookup struct {
 	sink    string // whose dead letters count
 	letters *host.DeadLetters
 
-	mu   sync.Mutex
-	view *host.Ledger // nil if none is open; guarded by mu
-	of   time.Time    // when view's state was taken, zero while it rests; guarded by mu
+	mu     sync.Mutex
+	view   *host.Ledger // nil if none is open; guarded by mu
+	of     time.Time    // when view's state was taken, zero while it rests; guarded by mu
+	head   ingest.Head  // of the state taken at headOf; guarded by mu
+	headOf time.Time    // guarded by mu
 }
 
 func newLookup(cfg *config.Config, letters *host.DeadLetters) *Lookup {
@@ -78,13 +80,27 @@ func (l *Lookup) row(ctx context.Context, id string) (landed ingest.Landed, payl
 		}
 		var row *ledger.Row
 		if row, err = l.view.Lookup(ctx, id); err == nil {
-			return ingest.Landed{Sequence: row.Sequence, RowHash: hex.EncodeToString(row.RowHash)}, row.PayloadHash, true, nil
+			landed = ingest.Landed{Sequence: row.Sequence, RowHash: hex.EncodeToString(row.RowHash)}
+			landed.Head, err = l.end(ctx)
+			return landed, row.PayloadHash, err == nil, err
 		}
 	}
 	if errors.Is(err, host.ErrNoRow) {
 		err = nil
 	}
 	return ingest.Landed{}, nil, false, err
+}
+
+// end returns the head of the view's state; mu is held.
+func (l *Lookup) end(ctx context.Context) (ingest.Head, error) {
+	if !l.headOf.Equal(l.of) {
+		sequence, hash, err := l.view.Head(ctx)
+		if err != nil {
+			return ingest.Head{}, err
+		}
+		l.head, l.headOf = ingest.Head{Sequence: sequence, RowHash: hex.EncodeToString(hash[:])}, l.of
+	}
+	return l.head, nil
 }
 
 var errNoView = errors.New("there is no view of the ledger")
