@@ -38,10 +38,11 @@ func main() {
 
 // bench is what the measurements share.
 type bench struct {
-	dir    string // of this run, on the disk that is measured
-	binary string // audit-host
-	cache  string // compiled plugins
-	events int    // in an ingested file
+	dir    string  // of this run, on the disk that is measured
+	binary string  // audit-host
+	cache  string  // compiled plugins
+	events int     // in an ingested file
+	start  float64 // what an ingest of one event takes of a processor, in seconds
 	// Files of events, made once.
 	minted, random string
 }

@@ -19,7 +19,7 @@ func scaling() []measurement {
 		{name: "payload", about: "ingest against the size of an event in bytes", run: points([]int{200, 400, 1024, 4096, 16384, 65536},
 			func(ctx context.Context, b *bench, dir string, n int) ([]value, error) {
 				file := filepath.Join(dir, "events.jsonl")
-				if err := corpus(file, max(2_000, b.events*400/max(n, 400)), n, false); err != nil {
+				if err := corpus(file, max(5_000, b.events*400/max(n, 400)), n, false); err != nil {
 					return nil, err
 				}
 				return ingest(func(*bench) string { return file }, edit{})(ctx, b, dir)
