@@ -191,7 +191,7 @@ func (p *player) fuel(given int64) int64 {
 // a call where it ended, and not when.
 func (p *player) deadline(given time.Duration) time.Duration {
 	if p != nil {
-		return 10*given + time.Minute
+		return 10*min(given, 24*time.Hour) + time.Minute
 	}
 	return given
 }

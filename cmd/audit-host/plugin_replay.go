@@ -15,6 +15,7 @@ import (
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/plugins/bundled"
 )
 
 // replayJSON is the end of a replay for machines.
@@ -107,6 +108,12 @@ func replayedPlugin(bundle, file string, b *host.Bundle) ([]byte, error) {
 		return wasm, nil
 	}
 	wasm, err := host.PluginOf(bundle, b)
+	if err != nil && slices.Contains(bundled.Names(), b.Plugin.Name) {
+		// One that came with the host; the replay checks that it is the same.
+		if own, err := bundled.Read(b.Plugin.Name); err == nil {
+			return own, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; name its file with --plugin", err)
 	}
