@@ -149,11 +149,14 @@ func TestZooIsAssembled(t *testing.T) {
 // then takes a batch; the modules that do not fit are refused each time. Beside
 // them another sink works on, and afterwards nothing is left.
 func TestZoo(t *testing.T) {
-	const rounds = 1000
+	rounds := 1000
+	if raceDetector {
+		rounds = 100 // ten times slower
+	}
 	var quiet countingHandler
 	sinks := make([]*Sink, len(zoo))
 	for i, c := range zoo {
-		sinks[i] = openGuest(t, zooGuest(t, c.name, plainManifest), Options{Name: c.name, Fuel: c.fuel})
+		sinks[i] = openGuest(t, zooGuest(t, c.name, plainManifest), Options{Name: c.name, Fuel: c.fuel, Stack: 1 << 20})
 	}
 	refused, wide := zooRefused(t), thousandsOfExports()
 
@@ -226,7 +229,7 @@ func TestZoo(t *testing.T) {
 	beside.Go(run)
 	for n := range rounds {
 		round()
-		if n%100 == 0 { // these take longer
+		if n%(rounds/10) == 0 { // these take longer
 			load()
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,10 +165,10 @@ type nowhere struct{ err error }
 func (n nowhere) Put(context.Context, []abi.DeadLetter) error { return n.err }
 
 // quiet is a chronicle of one sink that submits into a list.
-func quiet(list *[]event.Plugin, metrics *queue.Metrics, fail *error) *chronicle {
+func quiet(list *[]event.Plugin, metrics *atomic.Pointer[queue.Metrics], fail *error) *chronicle {
 	c := newChronicle(nil, slog.New(slog.DiscardHandler))
 	c.names, c.sinks = []string{"ledger"}, map[string]event.Plugin{"ledger": {Sink: "ledger", Name: "p", Digest: "d"}}
-	c.metrics = func() queue.Metrics { return *metrics }
+	c.metrics = func() queue.Metrics { return *metrics.Load() }
 	c.submit = func(_ context.Context, e abi.Event) error {
 		var payload struct {
 			Action event.Plugin `json:"action"`
@@ -191,7 +192,8 @@ func quiet(list *[]event.Plugin, metrics *queue.Metrics, fail *error) *chronicle
 func TestChronicleIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var list []event.Plugin
-		var metrics queue.Metrics
+		var metrics atomic.Pointer[queue.Metrics]
+		metrics.Store(&queue.Metrics{})
 		var fail error
 		c := quiet(&list, &metrics, &fail)
 		sink := c.watch("ledger", answers{Outcome: abi.Trap, Detail: "why\nwhere"})
@@ -236,7 +238,7 @@ func TestChronicleIsBounded(t *testing.T) {
 		// Parked and resumed, each once.
 		n = len(list)
 		for _, reason := range []string{"why", "", "again", ""} {
-			metrics.Sinks = []queue.SinkMetrics{{Name: "ledger", Parked: reason}, {Name: "other", Parked: "x"}}
+			metrics.Store(&queue.Metrics{Sinks: []queue.SinkMetrics{{Name: "ledger", Parked: reason}, {Name: "other", Parked: "x"}}})
 			<-time.After(3 * chronicleLook)
 			synctest.Wait()
 		}
