@@ -27,7 +27,12 @@ type child struct {
 // spawn starts a daemon and waits until it listens.
 func spawn(t *testing.T, config string) *child {
 	t.Helper()
-	c := &child{cmd: exec.Command(os.Getenv(binary), "run", "-c", config)}
+	return spawnCommand(t, exec.Command(os.Getenv(binary), "run", "-c", config))
+}
+
+func spawnCommand(t *testing.T, cmd *exec.Cmd) *child {
+	t.Helper()
+	c := &child{cmd: cmd}
 	c.lines, c.done = make(chan string, 1<<16), make(chan struct{})
 	stderr, err := c.cmd.StderrPipe()
 	if err != nil {

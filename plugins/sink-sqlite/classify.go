@@ -103,7 +103,11 @@ func answerTo(c class, status abi.SQLStatus, what, text string) guest.Answer {
 		code &= 0xff
 	}
 	message := what + ": " + text + " (status " + strconv.FormatUint(uint64(status), 10) + ")"
-	if hint := hints[code]; hint != "" {
+	hint := hints[code]
+	if code == sqliteCantOpen && (strings.Contains(text, "permission denied") || strings.Contains(text, "read-only")) {
+		hint = hints[sqliteReadOnly]
+	}
+	if hint != "" {
 		message += "; " + hint
 	}
 	if c != wait {

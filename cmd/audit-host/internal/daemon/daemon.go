@@ -72,7 +72,7 @@ func serve(ctx context.Context, o Options, p *pipeline.Pipeline) (stopped time.T
 		o.Log.Info("listening", slog.String("address", ln.Addr().String()))
 		group.Go(func() { served <- server.Serve(ctx, ln) })
 	}
-	group.Go(func() { sweep(ctx, p.Lookup(), o.Log) })
+	group.Go(func() { sweep(ctx, p, o.Log) })
 	group.Go(func() { controlled(ctx, cfg, p, o.Log) })
 	if cfg.DeadLetters.ReplayAtStart {
 		group.Go(func() { p.ReplayAtStart(ctx, o.Log) })
@@ -112,8 +112,9 @@ func controlled(ctx context.Context, cfg *config.Config, p *pipeline.Pipeline, l
 	}
 }
 
-// sweep closes views of the ledger that are not used any more.
-func sweep(ctx context.Context, l *pipeline.Lookup, log *slog.Logger) {
+// sweep closes views of the ledger that are not used any more, and every one while
+// the ledger takes nothing: a view keeps alive what SQLite believes of the log.
+func sweep(ctx context.Context, p *pipeline.Pipeline, log *slog.Logger) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -121,7 +122,11 @@ func sweep(ctx context.Context, l *pipeline.Lookup, log *slog.Logger) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := l.Sweep(); err != nil {
+			end := p.Lookup().Sweep
+			if p.Ledger().Trouble.Fault != "" {
+				end = p.Lookup().Close
+			}
+			if err := end(); err != nil {
 				log.Warn("close view of the ledger", slog.Any("error", err))
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -23,6 +24,9 @@ const (
 	idleEvery = 10 * time.Second // how often a ledger is looked at that gets nothing
 	tellEvery = 30 * time.Second // how often a lasting fault is logged again
 )
+
+// leastSpace is what a file system has left that counts as full, in bytes.
+const leastSpace = 1 << 20
 
 // Fault is a class of what keeps the ledger from taking events. The classes are
 // few, so that they can be a label.
@@ -180,7 +184,13 @@ func (k *keeper) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
 		k.doubt = true
 	default:
 		k.doubt = true
-		k.failed(faultOf(r), r.Outcome.String()+": "+r.Detail)
+		fault, text := faultOf(r), r.Outcome.String()+": "+r.Detail
+		// A write that fails for want of space is an I/O error like any other to
+		// SQLite, depending on which file it was for.
+		if free, ok := spaceAt(filepath.Dir(k.path)); ok && fault == FaultIO && free < leastSpace {
+			fault, text = FaultFull, fmt.Sprintf("%s; the ledger's file system has %d bytes left: free some space on its disk", text, free)
+		}
+		k.failed(fault, text)
 	}
 	return r
 }
@@ -267,6 +277,10 @@ func faultOf(r abi.Result) Fault {
 		return FaultSchema
 	case abi.SQLStatus(status) == abi.SQLReplaced:
 		return FaultReplaced
+	case status&0xff == 14 && strings.Contains(r.Detail, "read-only file system"):
+		return FaultReadOnly
+	case status > 0xffff && strings.Contains(r.Detail, "disk I/O error"):
+		return FaultIO
 	case status > 0xffff:
 		return FaultOther
 	case status > 0:
