@@ -194,6 +194,15 @@ func TestT27_DeadLettersOfAFreshDatabase(t *testing.T) {
 	if n, err := d.Count(ctx, ""); err == nil {
 		t.Errorf("counted %d in a file that is not there", n)
 	}
+	// The log of the file that is away would be mixed into a new one.
+	if err := d.Put(ctx, []abi.DeadLetter{letter("a", 1)}); err == nil || !strings.Contains(err.Error(), "dlq.db-wal") {
+		t.Errorf("beside the log of another file: %v", err)
+	}
+	for _, name := range []string{path + "-wal", path + "-shm"} {
+		if err := os.Rename(name, name+".away"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := d.Put(ctx, []abi.DeadLetter{letter("a", 1)}); err != nil {
 		t.Errorf("the next use makes a new file: %v", err)
 	}
