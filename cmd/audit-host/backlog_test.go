@@ -3,9 +3,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
 	"github.com/audit-host/audit-host/host"
 )
 
@@ -207,24 +204,4 @@ func TestStopBeforeTheLedgerTakesAnything(t *testing.T) {
 	if v := verified(t, config); v.Rows != remained+1 {
 		t.Errorf("%d rows, want %d", v.Rows, remained+1)
 	}
-}
-
-// postQuietly posts durable events and returns how many were acknowledged; an
-// error once nobody answers.
-func postQuietly(url, body string) (acknowledged int, err error) {
-	r, err := http.Post(url+"/v1/events", "application/x-ndjson", strings.NewReader(body))
-	if err != nil {
-		return 0, err
-	}
-	defer r.Body.Close()
-	var a ingest.Answer
-	if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
-		return 0, err
-	}
-	for _, e := range a.Events {
-		if e.Status == ingest.StatusDurable {
-			acknowledged++
-		}
-	}
-	return acknowledged, nil
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -247,4 +250,69 @@ func TestLockedForTenSeconds(t *testing.T) {
 	if v := verified(t, config); v.Rows != uint64(20*n+1) {
 		t.Errorf("%d rows, want %d", v.Rows, 20*n+1)
 	}
+}
+
+// Another process appends to the same ledger, correctly, at the same time: the
+// chain is one, and every event is in it once.
+func TestTwoProcessesOneLedger(t *testing.T) {
+	config := home(t)
+	second := filepath.Join(filepath.Dir(config), "second.toml")
+	copyFile(t, config, second)
+	edit(t, second, `#state_dir = "state"`, `state_dir = "state2"`)
+	if err := warm(filepath.Join(filepath.Dir(config), "state2")); err != nil {
+		t.Fatal(err)
+	}
+	daemons := []*process{serve(t, config), serve(t, second)}
+	var group sync.WaitGroup
+	for i, d := range daemons {
+		group.Go(func() {
+			for n := range 40 {
+				if _, err := postQuietly(d.url, several(fmt.Sprint("d", i, "-", n, "-"), 25)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	for i, d := range daemons {
+		d.post(t, "ledger", refusal(fmt.Sprint("last", i)))
+	}
+	// The one that ends writes the log back and empties it: no harm to the other.
+	daemons[0].stop(t, 0)
+	daemons[1].post(t, "ledger", refusal("after"))
+	if m := daemons[1].scrape(t); m[`audit_host_dlq_landed_total{sink="ledger"}`] != 0 || m[`audit_host_ledger_fault{fault="went_back"}`] != 0 {
+		t.Error("the other writer was taken for a fault")
+	}
+	daemons[1].stop(t, 0)
+	seen := map[string]bool{}
+	for _, id := range ids(t, config) {
+		if seen[id] {
+			t.Errorf("%s is there twice", id)
+		}
+		seen[id] = true
+	}
+	if len(seen) != 2*40*25+3 {
+		t.Errorf("%d rows", len(seen))
+	}
+	verified(t, config)
+}
+
+// postQuietly posts durable events and returns how many were acknowledged; an
+// error once nobody answers.
+func postQuietly(url, body string) (acknowledged int, err error) {
+	r, err := http.Post(url+"/v1/events", "application/x-ndjson", strings.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	defer r.Body.Close()
+	var a ingest.Answer
+	if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
+		return 0, err
+	}
+	for _, e := range a.Events {
+		if e.Status == ingest.StatusDurable {
+			acknowledged++
+		}
+	}
+	return acknowledged, nil
 }
