@@ -73,21 +73,15 @@ func (d *daemon) stop() (ended, error) {
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return ended{}, err
 	}
-	if err := d.cmd.Wait(); err != nil {
+	e, err := running(d.cmd)
+	if err != nil {
 		return ended{}, fmt.Errorf("%w: %s", err, d.words.String())
 	}
-	return endedState(d.cmd, nil), nil
+	return e, nil
 }
 
 // resident is the memory that the daemon has now, in MiB.
-func (d *daemon) resident() float64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", d.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	pages, _ := strconv.ParseFloat(strings.Fields(string(text))[1], 64)
-	return pages * float64(os.Getpagesize()) / (1 << 20)
-}
+func (d *daemon) resident() float64 { return memory(d.cmd.Process.Pid, "VmRSS") }
 
 // processor is the time that the daemon has used so far, in seconds.
 func (d *daemon) processor() float64 {

@@ -11,7 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"time"
 )
 
 // prepare builds the binary, makes the inputs and compiles the plugins once.
@@ -130,17 +130,36 @@ func copyDir(to, from string) error {
 // ended is what is known of a process that has ended.
 type ended struct {
 	out  []byte
-	peak float64 // resident, MiB
+	peak float64 // resident, MiB; 0 where it is not known
 	cpu  float64 // seconds
 }
 
-func endedState(cmd *exec.Cmd, out []byte) ended {
-	s := cmd.ProcessState
-	e := ended{out: out, cpu: (s.UserTime() + s.SystemTime()).Seconds()}
-	if u, ok := s.SysUsage().(*syscall.Rusage); ok {
-		e.peak = float64(u.Maxrss) / 1024
+// running follows a process to its end. What the system tells of its memory
+// afterwards includes that of this process, whose copy it was at first.
+func running(cmd *exec.Cmd) (e ended, err error) {
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			e.peak = max(e.peak, memory(cmd.Process.Pid, "VmHWM"))
+		case err := <-done:
+			s := cmd.ProcessState
+			e.cpu = (s.UserTime() + s.SystemTime()).Seconds()
+			return e, err
+		}
 	}
-	return e
+}
+
+// memory reads a line of /proc/PID/status in MiB.
+func memory(pid int, line string) float64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(string(text), "\n"+line+":")
+	var kib float64
+	_, _ = fmt.Sscan(rest, &kib) // 0 if it is not there
+	return kib / 1024
 }
 
 // audit runs audit-host and returns its standard output.
@@ -148,10 +167,16 @@ func (b *bench) audit(ctx context.Context, args ...string) (ended, error) {
 	cmd := exec.CommandContext(ctx, b.binary, args...)
 	var out, words bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &words
-	if err := cmd.Run(); err != nil {
+	err := cmd.Start()
+	var e ended
+	if err == nil {
+		e, err = running(cmd)
+	}
+	if err != nil {
 		return ended{}, fmt.Errorf("audit-host %s: %w: %s", args[0], err, words.String())
 	}
-	return endedState(cmd, out.Bytes()), nil
+	e.out = out.Bytes()
+	return e, nil
 }
 
 // ingest lands a file in a new ledger.

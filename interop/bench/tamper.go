@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/storage/posix"
 	"golang.org/x/mod/sumdb/note"
+	"k8s.io/klog/v2"
 )
 
 // Tamper-evident logs. Neither signs events: both are to be held against
@@ -24,6 +26,11 @@ import (
 // size given, and waits until each has its index, which is durable then.
 func tesseraLog(batch uint, last time.Duration) func(context.Context, *bench, string) ([]value, error) {
 	return func(ctx context.Context, b *bench, dir string) (_ []value, err error) {
+		// Its goroutines go on until then, and complain of the folder that is gone.
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		klog.LogToStderr(false)
+		klog.SetOutput(io.Discard)
 		secret, _, err := note.GenerateKey(rand.Reader, "bench")
 		if err != nil {
 			return nil, err
