@@ -259,12 +259,12 @@ func TestDiskFrameThatOnlyLooksStored(t *testing.T) {
 func TestDiskBehind(t *testing.T) {
 	s, disk := memSite()
 	q := mustOpen(t, s, tinyDisk())
-	c := mustConsumer(t, q, "sink")
+	mustConsumer(t, q, "sink")
 	mustDurable(t, q, "a", "b")
 	closeNow(t, q)
 	older := disk.files()
 	q = mustOpen(t, s, tinyDisk())
-	c = mustConsumer(t, q, "sink")
+	c := mustConsumer(t, q, "sink")
 	mustDurable(t, q, "c", "d", "e")
 	if b, err := c.Next(t.Context(), 10, 0); err != nil || len(b.Events) != 5 {
 		t.Fatalf("%d events, %v", len(b.Events), err)

@@ -24,7 +24,10 @@ type Script struct {
 // step and cell have the layout of the ABI, whose byte order is that of
 // WebAssembly: fields are written whole, where bytes would be written singly.
 type step struct {
-	kind, text, length, columns, rows uint32
+	kind uint32
+	//lint:ignore U1000 an address, which only the WebAssembly build can set
+	text                  uint32
+	length, columns, rows uint32
 	// cells is the index of the first cell and becomes, when no cell is added
 	// any more, its address.
 	cells uint32

@@ -139,7 +139,7 @@ func (o *Options) validate(name string) (*pattern, error) {
 	case o.MaxSize < 0 || o.Keep < 0 || o.MaxTotal < 0:
 		return nil, errors.New("MaxSize, Keep and MaxTotal must not be negative; 0 means no bound")
 	case o.MaxSize == 0 && (o.Keep > 0 || o.MaxTotal > 0):
-		return nil, errors.New("Keep and MaxTotal need MaxSize: without it nothing is rotated")
+		return nil, errors.New("without MaxSize nothing is rotated, and so Keep and MaxTotal must be 0")
 	case o.MaxTotal > 0 && o.MaxTotal < o.MaxSize:
 		return nil, fmt.Errorf("MaxTotal (%d) must be at least MaxSize (%d)", o.MaxTotal, o.MaxSize)
 	}

@@ -358,8 +358,8 @@ func TestOptions(t *testing.T) {
 		want string
 	}{
 		{Options{MaxSize: -1}, "negative"},
-		{Options{Keep: 1}, "need MaxSize"},
-		{Options{MaxTotal: 1}, "need MaxSize"},
+		{Options{Keep: 1}, "without MaxSize"},
+		{Options{MaxTotal: 1}, "without MaxSize"},
 		{Options{MaxSize: 10, MaxTotal: 9}, "at least"},
 		{Options{Pattern: "{name}"}, "needs {seq} or {time}"},
 		{Options{Pattern: "{seq}{seq}"}, "twice"},

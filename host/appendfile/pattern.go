@@ -19,7 +19,6 @@ const (
 // pattern makes the names of rotated files and knows them again.
 type pattern struct {
 	text, name string
-	hasSeq     bool
 	re         *regexp.Regexp
 	seq, time  int // index of the group, 0 if there is none
 }

@@ -10,7 +10,6 @@ type (
 
 var (
 	leb  = wasmtest.U
-	sleb = wasmtest.S
 	cat  = wasmtest.Cat
 	str  = wasmtest.Str
 	vec  = wasmtest.Vec

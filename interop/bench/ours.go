@@ -18,8 +18,13 @@ import (
 func (b *bench) prepare(ctx context.Context) error {
 	if b.binary == "" {
 		b.binary = filepath.Join(b.dir, "audit-host")
-		build := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/audit-host/audit-host/cmd/audit-host")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		// In its own module, with the versions that it asks for.
+		root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/audit-host/audit-host").Output()
+		if err != nil {
+			return fmt.Errorf("find audit-host; run this in interop/bench, or give -binary: %w", err)
+		}
+		build := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "./cmd/audit-host")
+		build.Dir, build.Env = strings.TrimSpace(string(root)), append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build audit-host: %w: %s", err, out)
 		}

@@ -142,13 +142,13 @@ func TestCollectorInTrouble(t *testing.T) {
 				_ = c.Close()
 			}
 		case "/301":
-			http.Redirect(w, r, "/ok", 301)
+			http.Redirect(w, r, "/ok", http.StatusMovedPermanently)
 		case "/307":
-			http.Redirect(w, r, "/ok", 307)
+			http.Redirect(w, r, "/ok", http.StatusTemporaryRedirect)
 		case "/elsewhere":
-			http.Redirect(w, r, "http://localhost:1/steal", 307)
+			http.Redirect(w, r, "http://localhost:1/steal", http.StatusTemporaryRedirect)
 		case "/loop":
-			http.Redirect(w, r, "/loop", 307)
+			http.Redirect(w, r, "/loop", http.StatusTemporaryRedirect)
 		case "/endless":
 			for {
 				if _, err := io.WriteString(w, strings.Repeat("x", 1<<16)); err != nil {
