@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -305,7 +306,8 @@ func TestDiskPowerCutAtEveryOperation(t *testing.T) {
 	}
 }
 
-func cutAt(t *testing.T, n int, after bool, seed uint64) (reached bool) {
+func cutAt(t *testing.T, n int, after bool, seed uint64) bool {
+	var reached atomic.Bool // the writer and the remover of segments come here
 	s, disk := memSite()
 	d := newFaultFS(disk)
 	s.now = d
@@ -313,7 +315,7 @@ func cutAt(t *testing.T, n int, after bool, seed uint64) (reached bool) {
 		if op.n < n {
 			return how{}
 		}
-		reached = true
+		reached.Store(true)
 		if op.n == n && after {
 			return how{err: errDead, after: true}
 		}
@@ -326,7 +328,7 @@ func cutAt(t *testing.T, n int, after bool, seed uint64) (reached bool) {
 		// Nobody retries in a dead process: the script ends with it.
 		h.untilDead(q)
 		s.crash(q)
-	} else if !reached {
+	} else if !reached.Load() {
 		t.Fatal(err)
 	}
 	disk.cutPower(seed<<32 | uint64(n))
@@ -342,7 +344,7 @@ func cutAt(t *testing.T, n int, after bool, seed uint64) (reached bool) {
 		s.crash(q)
 		disk.cutPower(seed<<32 | uint64(n) + 1)
 	}
-	return reached
+	return reached.Load()
 }
 
 // untilDead is the script up to the first failure.
