@@ -16,6 +16,8 @@ type SQLGrant struct {
 	Database string
 	// Create makes an empty database, mode 0600, if there is no file.
 	Create bool
+	// ReadOnly refuses every script that asks for a writing transaction.
+	ReadOnly bool
 	// BusyTimeout is how long a transaction waits for another process's lock
 	// before it ends with the code BUSY.
 	BusyTimeout time.Duration

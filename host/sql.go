@@ -96,6 +96,9 @@ func (s *Sink) runSQL(ctx context.Context, mod api.Module, stack []uint64) {
 func (d *database) run(ctx context.Context, mem []byte, mode, at, n uint32, size int) (abi.SQLStatus, []byte) {
 	d.answer.reset(min(size, d.grant.MaxResult))
 	err := d.script.read(mem, mode, at, n, d.grant.MaxSQL)
+	if err == nil && d.script.write && d.grant.ReadOnly {
+		err = fail(abi.SQLRefused, "the database is granted for reading only (read_only in [sink.grant.sql])")
+	}
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, d.grant.TimeLimit)
 		err = d.file.transact(ctx, d.script.write, d.execute)

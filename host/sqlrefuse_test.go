@@ -17,6 +17,21 @@ import (
 
 // TestSQLRefuses runs what a hostile plugin would. Each ends with its status,
 // leaves no trace, and the same connection serves the next script.
+// TestSQLGrantForReading: a writing transaction is refused whatever it would do,
+// a reading one can't write, and reading works.
+func TestSQLGrantForReading(t *testing.T) {
+	g := emptyDB(t, SQLGrant{})
+	g.must(abi.SQLWrite, exec("CREATE TABLE v(a)"), exec("INSERT INTO v VALUES (7)"))
+	g.sink.sql.grant.ReadOnly = true
+	for _, sql := range []string{"DROP TABLE v", "INSERT INTO v VALUES (8)", "PRAGMA user_version = 1", "SELECT a FROM v"} {
+		g.expect(abi.SQLRefused, "read_only", abi.SQLWrite, exec(sql))
+	}
+	g.expect(abi.SQLRefused, "mode read", abi.SQLRead, exec("DROP TABLE v"))
+	if rows := g.must(abi.SQLRead, query("SELECT a FROM v")); fmt.Sprint(rows) != "[[0 7]]" { // step, value
+		t.Errorf("%v", rows)
+	}
+}
+
 func TestSQLRefuses(t *testing.T) {
 	g := emptyDB(t, SQLGrant{})
 	other := filepath.Join(t.TempDir(), "other.db")

@@ -158,6 +158,7 @@ type Grant struct {
 type SQLGrant struct {
 	Database    string
 	Create      bool // make the file when it is missing
+	ReadOnly    bool // no writing transaction
 	BusyTimeout time.Duration
 	TimeLimit   time.Duration // of one call
 	MaxSQL      Size          // length of a call's SQL text, bytes
@@ -207,7 +208,7 @@ func Parse(name string, data []byte) (*Config, error) {
 // granted a database. False if none is.
 func (c *Config) Ledger() (Sink, bool) {
 	for _, s := range c.Sinks {
-		if s.Grant.SQL != nil {
+		if s.Grant.SQL != nil && !s.Grant.SQL.ReadOnly {
 			return s, true
 		}
 	}

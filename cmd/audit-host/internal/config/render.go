@@ -141,6 +141,7 @@ func (w *renderer) sink(s Sink, hide bool) {
 		w.table("[sink.grant.sql]")
 		w.key("database", g.Database)
 		w.key("create", g.Create)
+		w.key("read_only", g.ReadOnly)
 		w.key("busy_timeout", g.BusyTimeout)
 		w.key("time_limit", g.TimeLimit)
 		w.key("max_sql", g.MaxSQL)

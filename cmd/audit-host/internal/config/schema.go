@@ -180,6 +180,7 @@ func (c *checker) sql(t *table, dir string, g *SQLGrant) {
 		c.claim(t, "database", g.Database)
 	}
 	t.flag("create", &g.Create)
+	t.flag("read_only", &g.ReadOnly)
 	t.duration("busy_timeout", 0, &g.BusyTimeout)
 	t.duration("time_limit", moment, &g.TimeLimit)
 	t.size("max_sql", KiB, MiB, &g.MaxSQL)

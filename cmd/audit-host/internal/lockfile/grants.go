@@ -29,6 +29,7 @@ func grants(cfg *config.Config, g config.Grant) []string {
 	if s := g.SQL; s != nil {
 		add("sql.database", path(s.Database))
 		add("sql.create", s.Create)
+		add("sql.read_only", s.ReadOnly)
 		add("sql.busy_timeout", s.BusyTimeout)
 		add("sql.time_limit", s.TimeLimit)
 		add("sql.max_sql", s.MaxSQL)

@@ -21,7 +21,7 @@ func grant(cfg *config.Config, s config.Sink, o *host.Options) error {
 	g := s.Grant
 	o.Now, o.Random = g.Now, g.Random
 	if q := g.SQL; q != nil {
-		o.SQL = &host.SQLGrant{Database: q.Database, Create: q.Create, BusyTimeout: q.BusyTimeout, TimeLimit: q.TimeLimit,
+		o.SQL = &host.SQLGrant{Database: q.Database, Create: q.Create, ReadOnly: q.ReadOnly, BusyTimeout: q.BusyTimeout, TimeLimit: q.TimeLimit,
 			MaxSQL: int(q.MaxSQL), MaxResult: int(q.MaxResult)}
 	}
 	if a := g.Append; a != nil {
