@@ -393,7 +393,8 @@ func FuzzPattern(f *testing.F) {
 		f.Add(s, "audit.log", int64(1e18))
 	}
 	f.Fuzz(func(t *testing.T, text, name string, at int64) {
-		if name == "" || strings.ContainsAny(name, "/\x00\n") {
+		// Every other byte can stand in a name, a backslash too where it separates nothing.
+		if name == "" || strings.ContainsAny(name, "/\x00") {
 			return
 		}
 		p, err := parsePattern(text, name)
@@ -405,7 +406,7 @@ func FuzzPattern(f *testing.F) {
 		for range 3 {
 			next := p.next(last, time.Unix(0, at))
 			got := p.pick([]string{next})
-			if len(got) != 1 || strings.ContainsAny(next, "/\\\x00") || next == name || len(next) > maxName {
+			if len(got) != 1 || strings.ContainsAny(next, "/\x00") || next == name || len(next) > maxName {
 				t.Fatalf("pattern %q makes %q: %v", text, next, got)
 			}
 			last = got[0]
