@@ -19,8 +19,19 @@ const (
 	headerSize = 64
 	entrySize  = 200
 
+	headerMagic      = 0
+	headerHeaderSize = 4 // u16, as the next
+	headerEntrySize  = 6
+	headerCount      = 8
+	headerAttempt    = 12
+	headerBatchID    = 16 // u64, as the next
+	headerFirstSeq   = 24
+	headerPayload    = 32 // offset u32, length u32
+	headerTotal      = 40
+	headerQueue      = 48
+
 	entrySeq       = 0
-	entryID        = 8 // six spans of (offset u32, length u32)
+	entryID        = 8 // seven spans of (offset u32, length u32)
 	entryAgent     = 16
 	entryType      = 24
 	entryTimestamp = 32
@@ -116,17 +127,17 @@ func (b *Batch) Encode(dst []byte) int {
 	}
 	h := dst[:headerSize]
 	clear(h)
-	le.PutUint32(h[0:], frameMagic)
-	le.PutUint16(h[4:], headerSize)
-	le.PutUint16(h[6:], entrySize)
-	le.PutUint32(h[8:], uint32(len(b.Events)))
-	le.PutUint32(h[12:], b.Attempt)
-	le.PutUint64(h[16:], b.ID)
-	le.PutUint64(h[24:], first)
-	le.PutUint32(h[32:], uint32(payloadStart))
-	le.PutUint32(h[36:], uint32(payload-payloadStart))
-	le.PutUint32(h[40:], uint32(payload))
-	copy(h[48:], b.Queue[:])
+	le.PutUint32(h[headerMagic:], frameMagic)
+	le.PutUint16(h[headerHeaderSize:], headerSize)
+	le.PutUint16(h[headerEntrySize:], entrySize)
+	le.PutUint32(h[headerCount:], uint32(len(b.Events)))
+	le.PutUint32(h[headerAttempt:], b.Attempt)
+	le.PutUint64(h[headerBatchID:], b.ID)
+	le.PutUint64(h[headerFirstSeq:], first)
+	le.PutUint32(h[headerPayload:], uint32(payloadStart))
+	le.PutUint32(h[headerPayload+4:], uint32(payload-payloadStart))
+	le.PutUint32(h[headerTotal:], uint32(payload))
+	copy(h[headerQueue:], b.Queue[:])
 	return payload
 }
 
@@ -146,20 +157,20 @@ func Parse(raw []byte) (View, error) {
 	if len(raw) < headerSize {
 		return View{}, fmt.Errorf("%w: %d bytes, the header alone has %d", ErrFrame, len(raw), headerSize)
 	}
-	if m := le.Uint32(raw); m != frameMagic {
+	if m := le.Uint32(raw[headerMagic:]); m != frameMagic {
 		return View{}, fmt.Errorf("%w: magic %#08x, wanted %#08x", ErrFrame, m, uint32(frameMagic))
 	}
-	if h, e := le.Uint16(raw[4:]), le.Uint16(raw[6:]); h != headerSize || e != entrySize {
+	if h, e := le.Uint16(raw[headerHeaderSize:]), le.Uint16(raw[headerEntrySize:]); h != headerSize || e != entrySize {
 		return View{}, fmt.Errorf("%w: header of %d bytes and entries of %d, wanted %d and %d", ErrFrame, h, e, headerSize, entrySize)
 	}
-	n, total := uint64(le.Uint32(raw[8:])), uint64(le.Uint32(raw[40:]))
+	n, total := uint64(le.Uint32(raw[headerCount:])), uint64(le.Uint32(raw[headerTotal:]))
 	if total != uint64(len(raw)) {
 		return View{}, fmt.Errorf("%w: says it has %d bytes, there are %d", ErrFrame, total, len(raw))
 	}
 	if headerSize+n*entrySize > total {
 		return View{}, fmt.Errorf("%w: an index of %d entries does not fit into %d bytes", ErrFrame, n, total)
 	}
-	po, pl := uint64(le.Uint32(raw[32:])), uint64(le.Uint32(raw[36:]))
+	po, pl := uint64(le.Uint32(raw[headerPayload:])), uint64(le.Uint32(raw[headerPayload+4:]))
 	if po < headerSize+n*entrySize || po+pl != total {
 		return View{}, fmt.Errorf("%w: payload region %d+%d does not end the frame of %d bytes", ErrFrame, po, pl, total)
 	}
@@ -186,16 +197,16 @@ func (v View) entry(i int) []byte { return v.raw[headerSize+i*entrySize:][:entry
 func (v View) Len() int { return v.count }
 
 // BatchID returns the batch's id, the same for every attempt.
-func (v View) BatchID() uint64 { return binary.LittleEndian.Uint64(v.raw[16:]) }
+func (v View) BatchID() uint64 { return binary.LittleEndian.Uint64(v.raw[headerBatchID:]) }
 
 // Attempt returns 1 for the first delivery of this batch.
-func (v View) Attempt() uint32 { return binary.LittleEndian.Uint32(v.raw[12:]) }
+func (v View) Attempt() uint32 { return binary.LittleEndian.Uint32(v.raw[headerAttempt:]) }
 
 // Queue returns the id of the queue that the positions belong to, 16 bytes.
-func (v View) Queue() []byte { return v.raw[48:64] }
+func (v View) Queue() []byte { return v.raw[headerQueue:headerSize] }
 
 // Lines returns the payload region: one canonical JSON event per line.
-func (v View) Lines() []byte { return v.raw[binary.LittleEndian.Uint32(v.raw[32:]):] }
+func (v View) Lines() []byte { return v.raw[binary.LittleEndian.Uint32(v.raw[headerPayload:]):] }
 
 // At returns event i, 0 <= i < Len.
 func (v View) At(i int) EventView { return EventView{raw: v.raw, x: v.entry(i)} }
