@@ -76,7 +76,7 @@ func TestInspectShowsWhatDoesNotFit(t *testing.T) {
 	}
 
 	in = inspect(t, guestModule{change: func(m *wasmtest.Module) { m.Custom = nil }}.bytes())
-	if in.Fits || in.Manifest != nil || !slices.Equal(in.ABI, []int{1}) || in.Problem != "no audit.manifest section; add one with: go run github.com/audit-host/audit-host/abi/cmd/add-manifest" {
+	if in.Fits || in.Manifest != nil || !slices.Equal(in.ABI, []int{1}) || in.Problem != "no audit.manifest section; add one with: audit-host plugin manifest MANIFEST.json FILE.wasm" {
 		t.Errorf("%+v", in)
 	}
 	in = inspect(t, []byte("hello"))

@@ -45,7 +45,7 @@ func TestModulesThatDoNotFit(t *testing.T) {
 		{"text", []byte("#!/bin/sh\n"), []string{"not a WebAssembly binary"}},
 		{"component", []byte("\x00asm\x0d\x00\x01\x00"), []string{"component"}},
 		{"cut short", good[:len(good)/2], []string{"bytes wanted"}},
-		{"no manifest", changed(func(m *wasmtest.Module) { m.Custom = nil }), []string{"no audit.manifest section", "add-manifest"}},
+		{"no manifest", changed(func(m *wasmtest.Module) { m.Custom = nil }), []string{"no audit.manifest section", "plugin manifest"}},
 		{"two manifests", cat(good, sec(0, cat(str("audit.manifest"), []byte(plainManifest)))), []string{"two audit.manifest sections"}},
 		{"manifest of 10 MB", guestModule{manifest: `{"name":"x","version":"1","config_schema":"` + strings.Repeat("x", 10<<20) + `"}`}.bytes(),
 			[]string{"manifest has 10485", "at most 65536"}},

@@ -26,7 +26,7 @@ const Section = "audit.manifest"
 const MaxSize = 64 << 10
 
 // ErrNone is returned by [Read] for a module without the section.
-var ErrNone = errors.New("no " + Section + " section; add one with: go run github.com/audit-host/audit-host/abi/cmd/add-manifest")
+var ErrNone = errors.New("no " + Section + " section; add one with: audit-host plugin manifest MANIFEST.json FILE.wasm")
 
 // Manifest is a plugin's description of itself.
 type Manifest struct {
@@ -88,6 +88,18 @@ func Read(wasm []byte) (Manifest, error) {
 // Sections calls f for every section of a module, with the name and the rest
 // of a custom one.
 func Sections(wasm []byte, f func(id byte, name string, body []byte) error) error {
+	return sections(wasm, func(s section) error { return f(s.id, s.name, s.body) })
+}
+
+// section lies in a module from start to end.
+type section struct {
+	id         byte
+	name       string // of a custom one
+	body       []byte
+	start, end int
+}
+
+func sections(wasm []byte, f func(section) error) error {
 	if len(wasm) < 8 || string(wasm[:4]) != "\x00asm" {
 		return errors.New("not a WebAssembly module: it does not begin with \\0asm")
 	}
@@ -110,31 +122,52 @@ func Sections(wasm []byte, f func(id byte, name string, body []byte) error) erro
 			}
 			name, body = string(body[n:n+int(l)]), body[n+int(l):]
 		}
-		if err := f(id, name, body); err != nil {
+		end := start + int(size)
+		if err := f(section{id: id, name: name, body: body, start: at, end: end}); err != nil {
 			return err
 		}
-		at = start + int(size)
+		at = end
 	}
 	return nil
 }
 
-// Append returns the module with the manifest as its last section.
+// Append returns the module with the manifest as its last section. A module
+// that has one is refused; [Set] replaces it.
 func Append(wasm, text []byte) ([]byte, error) {
-	if _, err := Parse(text); err != nil {
-		return nil, err
-	}
 	if _, err := Read(wasm); err == nil {
 		return nil, errors.New("the module has a manifest already")
 	} else if !errors.Is(err, ErrNone) {
+		return nil, err
+	}
+	return Set(wasm, text)
+}
+
+// Set returns the module with the manifest as its last section, in place of
+// any that it has. Every other byte stays as it is.
+func Set(wasm, text []byte) ([]byte, error) {
+	if _, err := Parse(text); err != nil {
 		return nil, err
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, text); err != nil {
 		return nil, err
 	}
+	var out []byte
+	kept := 0 // up to here all of the module is in out, or left out on purpose
+	err := sections(wasm, func(s section) error {
+		if s.id == 0 && s.name == Section {
+			out = append(out, wasm[kept:s.start]...)
+			kept = s.end
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, wasm[kept:]...)
 	body := binary.AppendUvarint(nil, uint64(len(Section)))
 	body = append(append(body, Section...), compact.Bytes()...)
-	out := append(bytes.Clone(wasm), 0)
+	out = append(out, 0)
 	out = binary.AppendUvarint(out, uint64(len(body)))
 	return append(out, body...), nil
 }

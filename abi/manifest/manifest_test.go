@@ -25,6 +25,38 @@ func TestAppendThenRead(t *testing.T) {
 	}
 }
 
+// Set leaves all other bytes alone, also the sizes that a linker has padded, and
+// mends a module with two manifests.
+func TestSetReplaces(t *testing.T) {
+	const padded = "\x00\x84\x80\x00\x03abc" // a custom section "abc" of 4 bytes
+	const old = "\x00\x10\x0eaudit.manifest{"
+	for name, wasm := range map[string]string{
+		"none": empty + padded, "last": empty + padded + old, "first": empty + old + padded,
+		"two": empty + old + padded + old, "nothing else": empty + old,
+	} {
+		out, err := Set([]byte(wasm), []byte(` {"name":"x", "version":"1"} `))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		want := strings.ReplaceAll(wasm, old, "") + "\x00\x29\x0eaudit.manifest" + `{"name":"x","version":"1"}`
+		if string(out) != want {
+			t.Errorf("%s: %q, wanted %q", name, out, want)
+		}
+		if m, err := Read(out); err != nil || m.Name != "x" {
+			t.Errorf("%s: read back %+v, %v", name, m, err)
+		}
+	}
+	for name, c := range map[string][2]string{
+		"a text": {"text", `{"name":"x","version":"1"}`}, "cut": {empty + "\x00\x05ab", `{"name":"x","version":"1"}`},
+		"a bad manifest": {empty, `{}`},
+	} {
+		if out, err := Set([]byte(c[0]), []byte(c[1])); err == nil {
+			t.Errorf("%s: accepted, %q", name, out)
+		}
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	if _, err := Read([]byte(empty)); !errors.Is(err, ErrNone) {
 		t.Errorf("no section: %v", err)

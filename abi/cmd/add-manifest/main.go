@@ -1,7 +1,10 @@
-// Command add-manifest appends a plugin's manifest to its module: Go's linker
-// writes no custom sections.
+// Command add-manifest puts a plugin's manifest into its module, in place of
+// one that is there: Go's linker writes no custom sections.
 //
 //	add-manifest manifest.json plugin.wasm
+//
+// It is for builds in a checkout of this module; "audit-host plugin manifest" does the
+// same where there is only the binary.
 package main
 
 import (
@@ -19,29 +22,9 @@ func run(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "usage: add-manifest MANIFEST.json PLUGIN.wasm (the module is replaced)")
 		return 2
 	}
-	if err := add(args[0], args[1]); err != nil {
+	if _, err := manifest.SetFile(args[1], args[0]); err != nil {
 		fmt.Fprintf(stderr, "add-manifest: %v\n", err)
 		return 1
 	}
 	return 0
-}
-
-func add(manifestFile, module string) error {
-	text, err := os.ReadFile(manifestFile)
-	if err != nil {
-		return err
-	}
-	wasm, err := os.ReadFile(module)
-	if err != nil {
-		return err
-	}
-	out, err := manifest.Append(wasm, text)
-	if err != nil {
-		return fmt.Errorf("%s with %s: %w", module, manifestFile, err)
-	}
-	tmp := module + ".tmp"
-	if err := os.WriteFile(tmp, out, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, module)
 }
