@@ -1,0 +1,143 @@
+// Written by abi/sdk/gen from the constants of package abi. Do not edit.
+//! Names and numbers of the ABI.
+
+// The major version of the ABI.
+pub const ABI_VERSION: u32 = 1;
+
+// Outcomes: the upper half of what audit_open, audit_deliver, audit_flush and audit_close answer.
+pub const OUTCOME_OK: u32 = 0; // argument: events stored, all of the batch
+pub const OUTCOME_PARTIAL: u32 = 1; // argument: events stored, the others got a verdict
+pub const OUTCOME_RETRY: u32 = 2; // argument: pause in ms; nothing was stored
+pub const OUTCOME_REJECT: u32 = 3; // nothing was stored, and never will be
+pub const OUTCOME_BUSY: u32 = 4; // argument: pause in ms; what the sink writes to is not to be had
+pub const OUTCOME_BAD_CONFIG: u32 = 5; // from audit_open only
+
+// Values from here on are the host's.
+pub const FIRST_HOST_OUTCOME: u32 = 256;
+
+// The index that stands for the batch in a verdict.
+pub const WHOLE_BATCH: u32 = 0xffffffff;
+
+// Levels of log.
+pub const LOG_DEBUG: u32 = 0;
+pub const LOG_INFO: u32 = 1;
+pub const LOG_WARN: u32 = 2;
+pub const LOG_ERROR: u32 = 3;
+
+// Ids of metric.
+pub const METRIC_RACES: u32 = 1; // lost races for the next sequence number
+
+// Statuses of append, http and kv: the upper half of their answer.
+pub const STATUS_DONE: u32 = 0;
+pub const STATUS_REFUSED: u32 = 1; // the grant does not allow it
+pub const STATUS_INVALID: u32 = 2; // malformed: no line feed, no method, an empty key
+pub const STATUS_TOO_LARGE: u32 = 3; // beyond a limit or the buffer; nothing was done
+pub const STATUS_TIMEOUT: u32 = 4; // not done in time; what a server did is unknown
+pub const STATUS_UNAVAILABLE: u32 = 5; // not to be had now
+pub const STATUS_ABSENT: u32 = 6; // no such key
+
+// Modes of sql.
+pub const SQL_READ: u32 = 0;
+pub const SQL_WRITE: u32 = 1; // an IMMEDIATE transaction
+
+// Kinds of steps of sql.
+pub const SQL_EXEC: u32 = 0; // one statement, its rows are ignored
+pub const SQL_QUERY: u32 = 1; // one statement, its rows are returned
+pub const SQL_GUARD: u32 = 2; // one query, its first row must equal the cells
+pub const SQL_MANY: u32 = 3; // an INSERT whose text ends in VALUES, for all rows
+
+// Types of a cell of sql.
+pub const SQL_NULL: u32 = 0;
+pub const SQL_INT: u32 = 1;
+pub const SQL_FLOAT: u32 = 2;
+pub const SQL_TEXT: u32 = 3;
+pub const SQL_BLOB: u32 = 4;
+
+// Statuses of sql: the upper half of its answer; 1 to 0xffff are SQLite's extended result codes.
+pub const SQL_DONE: u32 = 0;
+pub const SQL_GUARD_FAILED: u32 = 0x10000; // the answer holds the row that was found
+pub const SQL_TOO_LARGE: u32 = 0x10001; // rolled back
+pub const SQL_TIMEOUT: u32 = 0x10002;
+pub const SQL_REFUSED: u32 = 0x10003; // the grant does not allow it
+pub const SQL_BROKEN: u32 = 0x10004; // it is unknown whether it was committed
+pub const SQL_REPLACED: u32 = 0x10005; // the file was replaced; nothing was committed
+
+// Sizes in bytes of a step and a cell of sql.
+pub const SQL_STEP_SIZE: u32 = 24;
+pub const SQL_CELL_SIZE: u32 = 16;
+
+// The answer of http: size in bytes of its fixed part, and its flags.
+pub const HTTP_ANSWER_SIZE: u32 = 24;
+pub const HTTP_CUT: u32 = 1; // it did not fit
+pub const HTTP_WITHHELD: u32 = 2; // the body is left out
+
+// Limits in bytes.
+pub const MAX_FRAME: u32 = 0x40000000;
+pub const MAX_VERDICT_TEXT: u32 = 1024; // the rest is cut off
+pub const MAX_LOG_TEXT: u32 = 4096; // the rest is cut off
+pub const MAX_HTTP_HEAD: u32 = 0x10000;
+pub const MAX_KV_KEY: u32 = 256;
+pub const MAX_KV_VALUE: u32 = 0x10000;
+pub const MAX_ID_LEN: u32 = 128;
+pub const MAX_AGENT_ID_LEN: u32 = 256;
+pub const MAX_EVENT_TYPE_LEN: u32 = 64;
+pub const HASH_SIZE: u32 = 32;
+pub const SIGNATURE_SIZE: u32 = 64;
+
+// The batch frame. Offsets in it count from its first byte and are unsigned.
+pub const FRAME_MAGIC: u32 = 0x31424841; // "AHB1"
+pub const HEADER_SIZE: u32 = 64; // bytes of the header
+pub const ENTRY_SIZE: u32 = 200; // bytes of the index for each event
+pub const HEADER_MAGIC: u32 = 0; // u32
+pub const HEADER_HEADER_SIZE: u32 = 4; // u16
+pub const HEADER_ENTRY_SIZE: u32 = 6; // u16
+pub const HEADER_COUNT: u32 = 8; // number of events, u32
+pub const HEADER_ATTEMPT: u32 = 12; // u32, from 1
+pub const HEADER_BATCH_ID: u32 = 16; // u64, the same for every attempt
+pub const HEADER_FIRST_SEQ: u32 = 24; // u64
+pub const HEADER_PAYLOAD: u32 = 32; // payload region: offset u32, length u32
+pub const HEADER_TOTAL: u32 = 40; // length of the frame, u32
+pub const HEADER_QUEUE: u32 = 48; // id of the queue, 16 bytes
+pub const ENTRY_SEQ: u32 = 0; // position in the queue, u64
+pub const ENTRY_ID: u32 = 8; // offset u32, length u32, as the next six
+pub const ENTRY_AGENT: u32 = 16;
+pub const ENTRY_TYPE: u32 = 24;
+pub const ENTRY_TIMESTAMP: u32 = 32;
+pub const ENTRY_KEY_ID: u32 = 40;
+pub const ENTRY_LEVEL: u32 = 48; // attestation level
+pub const ENTRY_PAYLOAD: u32 = 56; // canonical JSON, without its line feed
+pub const ENTRY_FLAGS: u32 = 64; // u32
+pub const ENTRY_PAYLOAD_HASH: u32 = 72; // SHA-256 of the payload
+pub const ENTRY_DIGEST: u32 = 104; // event digest
+pub const ENTRY_SIGNATURE: u32 = 136; // Ed25519, or zeros
+pub const FLAG_SIGNED: u32 = 1; // the event has a signature
+pub const FLAG_MINTED: u32 = 2; // the timestamp was stamped by the host
+
+// The host's functions, as they cross the boundary. A module imports those that it calls, and no others.
+#[link(wasm_import_module = "audit")]
+extern "C" {
+    #[link_name = "verdict"]
+    pub fn import_verdict(p0: u32, p1: u32, p2: u32, p3: u32);
+    #[link_name = "log"]
+    pub fn import_log(p0: u32, p1: u32, p2: u32);
+    #[link_name = "metric"]
+    pub fn import_metric(p0: u32, p1: u64);
+    #[link_name = "sha256"]
+    pub fn import_sha256(p0: u32, p1: u32, p2: u32);
+    #[link_name = "sql"]
+    pub fn import_sql(p0: u32, p1: u32, p2: u32, p3: u32, p4: u32) -> u64; // capability sql
+    #[link_name = "append"]
+    pub fn import_append(p0: u32, p1: u32) -> u64; // capability append
+    #[link_name = "http"]
+    pub fn import_http(p0: u32, p1: u32, p2: u32, p3: u32, p4: u32, p5: u32) -> u64; // capability http
+    #[link_name = "kv_get"]
+    pub fn import_kv_get(p0: u32, p1: u32, p2: u32, p3: u32) -> u64; // capability kv
+    #[link_name = "kv_set"]
+    pub fn import_kv_set(p0: u32, p1: u32, p2: u32, p3: u32) -> u64; // capability kv
+    #[link_name = "kv_delete"]
+    pub fn import_kv_delete(p0: u32, p1: u32) -> u64; // capability kv
+    #[link_name = "now"]
+    pub fn import_now() -> u64; // capability now
+    #[link_name = "random"]
+    pub fn import_random(p0: u32, p1: u32); // capability random
+}
