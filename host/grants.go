@@ -54,7 +54,7 @@ func (s *Sink) openGrants(ctx context.Context) error {
 			return fmt.Errorf("grant append: %w", err)
 		}
 	}
-	if s.o.HTTP != nil {
+	if s.o.HTTP != nil && s.grants.http == nil {
 		c, err := egress.New(*s.o.HTTP)
 		if err != nil {
 			return fmt.Errorf("grant http: %w", err)
@@ -70,15 +70,13 @@ func (s *Sink) openGrants(ctx context.Context) error {
 	return nil
 }
 
-// closeGrants gives up what openGrants opened.
+// closeGrants gives up the files that openGrants opened. The http client has no
+// connection between two calls, and keeps its counters.
 func (s *Sink) closeGrants() error {
 	g := &s.grants
 	var errs []error
 	if g.append != nil {
 		errs = append(errs, g.append.close())
-	}
-	if g.http != nil {
-		g.http.Close() // and stays, for Egress
 	}
 	if g.kv != nil {
 		errs = append(errs, g.kv.file.close())

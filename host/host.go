@@ -41,10 +41,12 @@ type Sink struct {
 	pages    uint32
 	runtime  wazero.Runtime // nil once closed
 	compiled wazero.CompiledModule
+	started  bool      // between Start and Stop
 	sql      *database // nil if not granted
 	grants   grants
 	inst     *instance // nil until needed and after a host-made outcome
 	counts   counts
+	growth   int64   // what instances may grow by in bytes, 0 as Options say; see Bench.Limit
 	trace    trace   // what a crash bundle tells of the instance's life
 	player   *player // nil but in a replay
 	wasm     []byte  // the plugin's file, kept for crash bundles
@@ -59,37 +61,12 @@ type Sink struct {
 // without an instance: the first [Sink.Deliver] tries again, so that a lock
 // held by another process does not keep a daemon from starting.
 func Open(ctx context.Context, wasm []byte, o Options) (*Sink, error) {
-	o.setDefaults()
-	m, err := readModule(wasm, meterLimits(o))
+	s, err := Prepare(ctx, wasm, o)
 	if err != nil {
-		return nil, fmt.Errorf("sink %s: load plugin (sha256 %s): %w", o.Name, m.digest, err)
+		return nil, err
 	}
-	s := &Sink{o: o, turn: make(chan struct{}, 1), manifest: m.manifest, digest: m.digest, pages: pagesOf(o.Memory)}
-	if s.trace.on = o.Crashes != nil; s.trace.on {
-		s.wasm = wasm
-	}
-	if err := s.load(ctx, &m); err != nil {
-		return nil, errors.Join(fmt.Errorf("sink %s: load plugin %s %s: %w", o.Name, m.manifest.Name, m.manifest.Version, err), s.Close(ctx))
-	}
-	o.Log.Debug("plugin loaded", "sink", o.Name, "plugin", m.manifest.Name, "version", m.manifest.Version, "sha256", s.digest,
-		"functions", m.info.Functions, "charges", m.info.Charges)
-	if o.SQL != nil {
-		s.sql = newDatabase(*o.SQL, o.Cache)
-	}
-	if err := s.openGrants(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("sink %s: %w", o.Name, err), s.Close(ctx))
-	}
-	var config *ConfigError
-	switch r, err := s.fresh(ctx); {
-	case err != nil:
-		return nil, errors.Join(fmt.Errorf("sink %s: load plugin %s %s: %w", o.Name, m.manifest.Name, m.manifest.Version, err), s.Close(ctx))
-	case r.Outcome == abi.OK:
-	case r.Outcome == abi.BadConfig:
-		config = &ConfigError{Sink: o.Name, Detail: r.Detail}
-		return nil, errors.Join(config, s.Close(ctx))
-	default:
-		o.Log.Warn("plugin is not ready, it is opened again with the first batch", "sink", o.Name, "plugin", m.manifest.Name,
-			"outcome", r.Outcome.String(), "detail", r.Detail, "stderr", r.Stderr)
+	if _, err := s.Start(ctx); err != nil {
+		return nil, errors.Join(err, s.Close(ctx))
 	}
 	return s, nil
 }
@@ -180,11 +157,11 @@ func (s *Sink) begin(ctx context.Context) (abi.Result, bool) {
 	if ctx.Err() == nil {
 		select {
 		case s.turn <- struct{}{}:
-			if s.runtime != nil {
+			if s.started {
 				return abi.Result{}, true
 			}
 			s.end()
-			return abi.Result{Outcome: abi.HostPanic, Detail: "the sink was called after Close"}, false
+			return abi.Result{Outcome: abi.HostPanic, Detail: "the sink was called after Close or Stop"}, false
 		case <-ctx.Done():
 		}
 	}
@@ -250,30 +227,14 @@ func (s *Sink) optional(ctx context.Context, name string) abi.Result {
 // a delivery runs it waits; when ctx ends before that, nothing is freed and the
 // error says so.
 func (s *Sink) Close(ctx context.Context) error {
-	select {
-	case s.turn <- struct{}{}:
-	default:
-		select {
-		case s.turn <- struct{}{}:
-		case <-ctx.Done():
-			return fmt.Errorf("sink %s: close plugin: a call into the guest is still running: %w", s.o.Name, context.Cause(ctx))
-		}
+	if err := s.wait(ctx); err != nil {
+		return fmt.Errorf("sink %s: close plugin: %w", s.o.Name, err)
 	}
 	defer s.end()
-	var errs []error
-	for _, name := range [...]string{abi.ExportFlush, abi.ExportClose} {
-		if r := s.optional(ctx, name); r.Outcome != abi.OK {
-			errs = append(errs, fmt.Errorf("sink %s: close plugin: %s answered %s: %s", s.o.Name, name, r.Outcome, r.Detail))
-		}
+	errs := []error{s.stop(ctx)}
+	if s.grants.http != nil {
+		s.grants.http.Close() // and stays, for Egress
 	}
-	s.discard()
-	if s.sql != nil {
-		if err := s.sql.close(); err != nil {
-			errs = append(errs, fmt.Errorf("sink %s: %w", s.o.Name, err))
-		}
-		s.sql = nil
-	}
-	errs = append(errs, s.closeGrants())
 	// With a shared cache the code outlives the runtime unless it is given up.
 	if s.compiled != nil {
 		errs = append(errs, s.compiled.Close(context.WithoutCancel(ctx)))

@@ -78,6 +78,9 @@ type Policy struct {
 	RootCAs *x509.CertPool
 	// Resolver resolves host names, nil the system's.
 	Resolver *net.Resolver
+	// StandIn answers requests that the policy allows in place of the network;
+	// nil is the network. With it nothing is resolved, connected to or sent.
+	StandIn http.RoundTripper
 }
 
 // Request is what a plugin asks for.
@@ -122,6 +125,7 @@ type Client struct {
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	tls    *tls.Config
 	direct *http.Transport
+	trip   http.RoundTripper // direct, or what stands in for it
 
 	mu      sync.Mutex
 	closed  bool // guarded by mu
@@ -178,6 +182,9 @@ func New(p Policy) (*Client, error) {
 		Protocols:              new(http.Protocols),
 	}
 	c.direct.Protocols.SetHTTP1(true)
+	if c.trip = p.StandIn; c.trip == nil {
+		c.trip = c.direct
+	}
 	return c, nil
 }
 

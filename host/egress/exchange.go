@@ -83,7 +83,7 @@ func (e *exchange) send(ctx context.Context) (*http.Response, error) {
 		return nil, e.tooLarge("request header", e.c.p.MaxHeader)
 	}
 	e.c.sent.Add(uint64(len(e.body)))
-	resp, err := e.c.direct.RoundTrip(req)
+	resp, err := e.c.trip.RoundTrip(req)
 	if err != nil {
 		return nil, e.failed(ctx, err)
 	}

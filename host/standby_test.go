@@ -1,0 +1,119 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/host/appendfile"
+)
+
+// A sink that was prepared holds nothing that another one needs; stopped it has
+// given up everything, and it can be started again.
+func TestPreparedBesideAnother(t *testing.T) {
+	ctx := t.Context()
+	path := filepath.Join(t.TempDir(), "lines")
+	wasm := guestModule{manifest: `{"name":"x","version":"1","capabilities":["append"]}`}.bytes()
+	o := Options{Name: "x", Append: &appendfile.Options{Path: path}}
+	first, err := Open(ctx, wasm, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Prepare(ctx, wasm, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(first.Close(context.Background()), second.Close(context.Background())); err != nil {
+			t.Error(err)
+		}
+	})
+	if r := second.Deliver(ctx, batchOf(1, "x")); r.Outcome != abi.HostPanic {
+		t.Errorf("delivered before the start: %v %q", r.Outcome, r.Detail)
+	}
+	if r := first.Deliver(ctx, batchOf(1, "x")); r.Outcome != abi.OK {
+		t.Errorf("%v %q", r.Outcome, r.Detail)
+	}
+	on, off := first, second
+	for range 3 {
+		if err := on.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if r := on.Deliver(ctx, batchOf(1, "x")); r.Outcome != abi.HostPanic || !strings.Contains(r.Detail, "Stop") {
+			t.Errorf("delivered after the stop: %v %q", r.Outcome, r.Detail)
+		}
+		if r, err := off.Start(ctx); err != nil || r.Outcome != abi.OK {
+			t.Fatalf("%v, %v", r.Outcome, err)
+		}
+		// The file is locked by whoever has it: this one could open it.
+		if off.grants.append.f == nil || on.grants.append != nil {
+			t.Error("the file did not change hands")
+		}
+		if r := off.Deliver(ctx, batchOf(3, "x")); r.Outcome != abi.OK {
+			t.Errorf("%v %q", r.Outcome, r.Detail)
+		}
+		if r, err := off.Start(ctx); err != nil || r.Outcome != abi.OK {
+			t.Errorf("started twice: %v, %v", r, err)
+		}
+		on, off = off, on
+	}
+	if n := first.Counts().Outcomes[abi.OK]; n < 3 {
+		t.Errorf("its counts are gone: %d", n)
+	}
+}
+
+// What Start fails with leaves nothing open, and it may be tried again.
+func TestStartFails(t *testing.T) {
+	ctx := t.Context()
+	dir := filepath.Join(t.TempDir(), "missing")
+	s, err := Prepare(ctx, guestModule{manifest: `{"name":"x","version":"1","capabilities":["append"]}`}.bytes(),
+		Options{Name: "x", Append: &appendfile.Options{Path: filepath.Join(dir, "lines")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Start(ctx); err == nil || !strings.Contains(err.Error(), "sink x: grant append") {
+		t.Errorf("%v", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Start(ctx); err != nil || r.Outcome != abi.OK {
+		t.Errorf("%v, %v", r, err)
+	}
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Start(ctx); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("%v", err)
+	}
+
+	var bad *ConfigError
+	s, err = Prepare(ctx, guestModule{open: cat(i64c(int64(uint64(abi.BadConfig)<<32)), opReturn)}.bytes(), Options{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Start(ctx); !errors.As(err, &bad) || s.inst != nil {
+		t.Errorf("%v", err)
+	}
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	// A guest that traps when it is opened is told apart, and opened again.
+	s, err = Prepare(ctx, guestModule{open: opUnreachable}.bytes(), Options{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Start(ctx); err != nil || r.Outcome != abi.Trap {
+		t.Errorf("%v, %v", r, err)
+	}
+	if r := s.Deliver(ctx, batchOf(1, "x")); r.Outcome != abi.Busy {
+		t.Errorf("%v %q", r.Outcome, r.Detail)
+	}
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
