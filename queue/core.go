@@ -2,31 +2,41 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
 
-// core is the bookkeeping that the backends share: numbers, cursors, refusals
-// and who waits for what. mu guards every field, and those of the backend that
-// say so; it is never held across I/O or a call of the user's code.
+// core is what the backends have in common, and the only place where it is
+// decided: whether an event is taken, who is woken, what is counted, where a
+// consumer stands, and when an event has reached a level. mu guards every field,
+// and those of the backend that say so; it is never held across I/O or a call of
+// the user's code.
 type core struct {
-	mu sync.Mutex
+	mu       sync.Mutex
+	store    store // set once
+	maxEvent int   // the largest payload; set once
 
 	next    Seq // number of the next event accepted
+	durable Seq // last event that may be handed out
 	head    Seq // oldest event kept; next if there is none
+	opened  Seq // the last event when the queue was opened
+
 	cursors map[string]*cursor
-	open    []*cursor // those in use, for waking
-	closing bool      // Submit refuses
-	sealed  bool      // nothing will be appended any more, not even a loss record
-	closed  bool      // Close has returned, or is about to
+	open    []*consumer // those that have a cursor
+	ops     int         // file operations under way: nothing is closed before they end
+
+	closing bool  // Submit refuses
+	sealed  bool  // nothing will be appended any more, not even a loss record
+	closed  bool  // nothing will reach Committed for those who wait
+	failure error // why nothing can be written; wraps ErrFailed
 
 	committed marks
-	room      broadcast // space was freed, or there will never be any
-	progress  broadcast // an acknowledgement, or a consumer closed
+	room      broadcast // space may have been freed, or there will never be any
+	progress  broadcast // a cursor, an operation or a loss record has come further
 
 	submitted uint64 // calls of Submit, loss records included
 	failures  uint64 // those that failed
-	opened    Seq    // the last event when the queue was opened
 
 	refused    Refusals // since the queue was opened
 	unrecorded Refusals // not yet in a loss record
@@ -34,151 +44,99 @@ type core struct {
 	lossRecord func(Refusals) (Event, bool)
 }
 
-// cursor is how far one consumer has come. core.mu guards it.
-type cursor struct {
-	name      string
-	required  bool
-	acked     Seq           // done with everything up to here
-	delivered Seq           // handed out up to here by the consumer that is open
-	active    bool          // a consumer has it
-	wake      chan struct{} // capacity 1, that consumer's own: there may be something new
-
-	// Of a disk queue.
-	store  *slotFile
-	reader *diskConsumer // the consumer, if active
+// store is where a backend keeps events and cursors. core.mu is held when its
+// methods are called, and when they return.
+type store interface {
+	// put keeps a copy of the event as number core.next: nil, ErrFull, or
+	// ErrTooLarge if there never will be room. For room it frees, if it must, what
+	// only optional consumers still want. With force it has room in any case.
+	put(ev Event, force bool) (Receipt, error)
+	// roomy says whether an eighth of the queue is free.
+	roomy() bool
+	// free lets go of events up to the given one. It need not free all of them.
+	free(upTo Seq)
+	// keep makes a cursor's position durable, where cursors are. It may give the
+	// lock up meanwhile (core.operation).
+	keep(c *cursor, at Seq, required bool) error
+	// drop removes for good what keep wrote. It may give the lock up meanwhile.
+	drop(*cursor) error
+	// reader reads for a consumer.
+	reader(*consumer) reader
 }
 
-// poke wakes the consumer's Next, if it waits.
-func (c *cursor) poke() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
+// setup is called once, before all else.
+func (k *core) setup(s store, maxEvent int, lossRecord func(Refusals) (Event, bool)) {
+	k.store, k.maxEvent, k.lossRecord = s, maxEvent, lossRecord
+	k.cursors = make(map[string]*cursor)
+}
+
+// Submit implements Queue.
+func (k *core) Submit(ev Event) (Receipt, error) {
+	r, _, err := k.submit(ev, true)
+	return r, err
+}
+
+// SubmitBlocking implements Blocker.
+func (k *core) SubmitBlocking(ctx context.Context, ev Event) (Receipt, error) {
+	for {
+		r, room, err := k.submit(ev, false)
+		if room == nil {
+			return r, err
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			k.mu.Lock()
+			k.refuse(ev.Source)
+			k.mu.Unlock()
+			return Receipt{}, fmt.Errorf("wait for room: %w", ctx.Err())
+		}
 	}
+}
+
+// submit takes the event if there is room. If not, it counts it as refused, or
+// returns what to wait for.
+func (k *core) submit(ev Event, count bool) (Receipt, <-chan struct{}, error) {
+	err := checkEvent(ev, k.maxEvent)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil && k.unrecorded.Count > 0 {
+		k.tellLoss() // before the event, which came later
+	}
+	var r Receipt
+	switch {
+	case err != nil:
+	case k.closing:
+		err = ErrClosed
+	case k.failure != nil:
+		err = k.failure
+	default:
+		r, err = k.admit(ev, false)
+	}
+	switch {
+	case err == nil:
+	case !errors.Is(err, ErrFull):
+		k.fail()
+	case count:
+		k.refuse(ev.Source)
+	default:
+		return r, k.room.wait(), nil
+	}
+	return r, nil, err
+}
+
+// admit gives the event the next position.
+func (k *core) admit(ev Event, force bool) (Receipt, error) {
+	r, err := k.store.put(ev, force)
+	if err == nil {
+		k.next++
+		k.submitted++
+	}
+	return r, err
 }
 
 // accepted is the number of the last event taken.
 func (k *core) accepted() Seq { return k.next - 1 }
-
-// pokeAll wakes every open consumer.
-func (k *core) pokeAll() {
-	for _, c := range k.open {
-		c.poke()
-	}
-}
-
-// committedSeq is the lowest acknowledgement among the required consumers. With
-// none of them nothing counts as committed.
-func (k *core) committedSeq() Seq {
-	low, found := Seq(0), false
-	for _, c := range k.cursors {
-		if c.required && (!found || c.acked < low) {
-			low, found = c.acked, true
-		}
-	}
-	if !found {
-		return k.head - 1
-	}
-	return low
-}
-
-// settle is called after anything that may have moved Committed.
-func (k *core) settle() {
-	k.committed.advance(k.committedSeq())
-	k.progress.fire()
-}
-
-// reserve takes the cursor of that name for a new consumer, and says where it is
-// to begin. last is the last event that could be delivered. Until activate the
-// cursor holds back what either of its two states would.
-func (k *core) reserve(name string, o ConsumerOptions, last Seq) (*cursor, Seq, error) {
-	if name == "" || len(name) > MaxID {
-		return nil, 0, fmt.Errorf("queue: open consumer: name of %d bytes, want 1 to %d", len(name), MaxID)
-	}
-	if k.closing {
-		return nil, 0, ErrClosed
-	}
-	c := k.cursors[name]
-	if c != nil && c.active {
-		return nil, 0, fmt.Errorf("open consumer %q: %w", name, ErrBusy)
-	}
-	if o.From > last+1 {
-		return nil, 0, fmt.Errorf("open consumer %q at %d: %w: the last event is %d; is this the queue that belongs to the ledger?",
-			name, o.From, ErrBehind, last)
-	}
-	if o.From != 0 && o.From < k.head {
-		return nil, 0, fmt.Errorf("open consumer %q at %d: %w", name, o.From, ErrLagged{From: o.From, To: k.head - 1})
-	}
-	if c == nil {
-		c = &cursor{name: name, acked: k.head - 1}
-		k.cursors[name] = c
-	}
-	at := c.acked
-	if o.From != 0 {
-		at = o.From - 1
-	}
-	c.acked = min(c.acked, at)
-	c.required = c.required || o.Required
-	c.active = true
-	return c, at, nil
-}
-
-// activate completes what reserve began.
-func (k *core) activate(c *cursor, at Seq, required bool) {
-	c.acked, c.delivered, c.required = at, at, required
-	c.wake = make(chan struct{}, 1)
-	k.open = append(k.open, c)
-	k.settle()
-}
-
-// detach takes the cursor from its consumer.
-func (k *core) detach(c *cursor) {
-	c.active = false
-	for i, o := range k.open {
-		if o == c {
-			k.open = append(k.open[:i], k.open[i+1:]...)
-			break
-		}
-	}
-	c.poke()
-	k.settle()
-}
-
-// skipLost moves a cursor that points below the oldest event kept to that event,
-// and says what it missed.
-func (k *core) skipLost(c *cursor) error {
-	if c.delivered+1 >= k.head {
-		return nil
-	}
-	lost := ErrLagged{From: c.delivered + 1, To: k.head - 1}
-	c.delivered = lost.To
-	c.acked = max(c.acked, lost.To)
-	return lost
-}
-
-// checkAck says whether c may acknowledge upTo.
-func (c *cursor) checkAck(upTo Seq) error {
-	switch {
-	case upTo < c.acked:
-		return fmt.Errorf("%w: %d after %d by consumer %q", ErrBadAck, upTo, c.acked, c.name)
-	case upTo > c.delivered:
-		return fmt.Errorf("%w: %d by consumer %q, which was handed %d last", ErrBadAck, upTo, c.name, c.delivered)
-	}
-	return nil
-}
-
-// forget removes a cursor that no consumer has.
-func (k *core) forget(name string) error {
-	c := k.cursors[name]
-	if c == nil {
-		return nil
-	}
-	if c.active {
-		return fmt.Errorf("forget consumer %q: %w", name, ErrBusy)
-	}
-	delete(k.cursors, name)
-	k.settle()
-	return nil
-}
 
 // fail counts an event that was not taken.
 func (k *core) fail() {
@@ -186,10 +144,24 @@ func (k *core) fail() {
 	k.failures++
 }
 
-// recordLoss asks for the loss record and hands it to put, which appends without
-// regard to the bounds and says whether it could. k.mu is held at entry and at
-// exit, not during the call of the user's code. One record is made at a time.
-func (k *core) recordLoss(put func(Event) bool) {
+// madeRoom is called after anything that may have made room.
+func (k *core) madeRoom() {
+	k.room.fire()
+	k.tellLoss()
+}
+
+// tellLoss puts the loss record into the queue if one is due and has room. The
+// lock is given up while the record is made.
+func (k *core) tellLoss() {
+	if k.unrecorded.Count > 0 && k.store.roomy() {
+		k.recordLoss()
+	}
+}
+
+// recordLoss asks for the loss record and takes it without regard to the bounds.
+// k.mu is held at entry and at exit, not during the call of the user's code. One
+// record is made at a time.
+func (k *core) recordLoss() {
 	if k.unrecorded.Count == 0 || k.recording || k.lossRecord == nil {
 		return
 	}
@@ -209,75 +181,96 @@ func (k *core) recordLoss(put func(Event) bool) {
 		defer k.mu.Lock()
 		return k.lossRecord(due.clone())
 	}()
-	written = !ok || put(ev)
-}
-
-// seal ends appending: the last loss record goes in, then nothing does. A record
-// that is being made is waited for.
-func (k *core) seal(ctx context.Context, put func(Event) bool) {
-	for {
-		k.mu.Lock()
-		if !k.recording {
-			k.recordLoss(put)
-			k.sealed = true
-			k.pokeAll()
-			k.mu.Unlock()
-			return
-		}
-		changed := k.progress.wait()
-		k.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			k.mu.Lock()
-			k.sealed = true
-			k.pokeAll()
-			k.mu.Unlock()
-			return
-		}
+	switch {
+	case !ok:
+		written = true // nobody wants it told
+	case !k.sealed && k.failure == nil && checkEvent(ev, k.maxEvent) == nil:
+		_, err := k.admit(ev, true)
+		written = err == nil
 	}
 }
 
-// drained says whether Close need not wait any longer: every open required
-// consumer has everything.
+// operation runs f, which reads or writes files, without the lock. The files
+// stay open until it is done. core.mu is held at entry and at exit.
+func (k *core) operation(f func()) {
+	k.ops++
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		k.ops--
+		k.progress.fire()
+	}()
+	f()
+}
+
+// await waits, without the lock, until progress was made or ctx is done. core.mu
+// is held at entry and at exit.
+func (k *core) await(ctx context.Context) error {
+	changed := k.progress.wait()
+	k.mu.Unlock()
+	defer k.mu.Lock()
+	select {
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// drain is what every Close begins with: nothing more is taken, the last loss
+// record goes in, and the open required consumers are waited for. cause says why
+// they were not waited for any longer. first is false where Close was called
+// before.
+func (k *core) drain(ctx context.Context) (cause error, first bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closing {
+		return nil, false
+	}
+	k.closing = true
+	k.room.fire()
+	for k.recording && k.await(ctx) == nil {
+	}
+	k.recordLoss()
+	k.sealed = true
+	k.pokeAll()
+	for !k.drained() && cause == nil {
+		cause = k.await(ctx)
+	}
+	k.closed = true
+	k.committed.wakeAll()
+	return cause, true
+}
+
+// drained says whether every open required consumer has everything.
 func (k *core) drained() bool {
-	for _, c := range k.open {
-		if c.required && c.acked < k.accepted() {
+	for _, con := range k.open {
+		if con.c.required && con.c.acked < k.accepted() {
 			return false
 		}
 	}
 	return true
 }
 
-// awaitDrained waits for drained.
-func (k *core) awaitDrained(ctx context.Context) error {
-	for {
-		k.mu.Lock()
-		done, changed := k.drained(), k.progress.wait()
-		k.mu.Unlock()
-		if done {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// remaining is what Close returns of events that are not committed.
+func (k *core) remaining(kept bool, cause error) error {
+	if left := k.accepted() - k.committedSeq(); left > 0 {
+		return &RemainingError{Events: uint64(left), Kept: kept, Cause: cause}
 	}
+	return nil
 }
 
-// awaitCommitted waits until committed has reached seq. broken, called with the
-// lock held, says that this can't happen any more.
-func (k *core) awaitCommitted(ctx context.Context, seq Seq, broken func() error) error {
+// awaitCommitted waits until Committed has reached seq.
+func (k *core) awaitCommitted(ctx context.Context, seq Seq) error {
 	for {
 		k.mu.Lock()
-		if k.committed.at >= seq {
+		reached, closed := k.committed.at >= seq, k.closed
+		if reached || closed {
 			k.mu.Unlock()
-			return nil
-		}
-		if err := broken(); err != nil {
-			k.mu.Unlock()
-			return err
+			if reached {
+				return nil
+			}
+			return ErrClosed
 		}
 		w := k.committed.add(seq)
 		k.mu.Unlock()
@@ -292,34 +285,13 @@ func (k *core) awaitCommitted(ctx context.Context, seq Seq, broken func() error)
 	}
 }
 
-// awaitNext waits for a batch: take, called with the lock held, returns it, an
-// empty one if there is nothing yet.
-func (k *core) awaitNext(ctx context.Context, wake <-chan struct{}, take func() (Batch, error)) (Batch, error) {
-	for {
-		if err := ctx.Err(); err != nil {
-			return Batch{}, err
-		}
-		k.mu.Lock()
-		b, err := take()
-		k.mu.Unlock()
-		if err != nil || len(b.Events) > 0 {
-			return b, err
-		}
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return Batch{}, ctx.Err()
-		}
+// watermarks is the part of Watermarks that does not depend on the store.
+func (k *core) watermarks() Watermarks {
+	w := Watermarks{
+		Submitted: k.submitted, SendFailures: k.failures, Opened: k.opened,
+		Accepted: k.accepted(), Durable: k.durable, Committed: k.committedSeq(),
+		Refused: k.refused.clone(), Unrecorded: k.unrecorded.clone(), Failure: k.failure,
 	}
-}
-
-// nextLimits replaces limits that were not given.
-func nextLimits(maxEvents, maxBytes int) (int, int) {
-	if maxEvents <= 0 {
-		maxEvents = 256
-	}
-	if maxBytes <= 0 {
-		maxBytes = 1 << 20
-	}
-	return maxEvents, maxBytes
+	w.Events = int64(w.Accepted - w.Committed)
+	return w
 }

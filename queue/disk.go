@@ -115,6 +115,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"time"
 )
@@ -200,7 +201,6 @@ type Disk struct {
 	frame int // frames are closed at this size
 
 	// Guarded by core.mu.
-	durable     Seq        // last position that is durable
 	segs        []*segment // those kept, oldest first, never empty; the last is written to
 	used        int64      // their bytes
 	doomed      []*segment // to be removed, oldest first
@@ -210,9 +210,7 @@ type Disk struct {
 	hint        int      // how large the last frame was
 	tail        []*batch // the newest durable ones, oldest first
 	tailBytes   int64
-	idle        bool  // the committer waits for wake
-	failure     error // wraps ErrFailed; nil if the queue can write
-	ops         int   // file operations of consumers under way
+	idle        bool // the committer waits for wake
 
 	wake  chan struct{} // capacity 1: something is pending
 	clean chan struct{} // capacity 1: something is doomed
@@ -234,13 +232,8 @@ type Disk struct {
 func (q *Disk) Watermarks() Watermarks {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	w := Watermarks{
-		Submitted: q.submitted, SendFailures: q.failures, Opened: q.opened,
-		Accepted: q.accepted(), Durable: q.durable, Committed: q.committedSeq(),
-		Bytes: q.used + q.doomedBytes + q.buffered, LimitBytes: q.o.MaxBytes,
-		Refused: q.refused.clone(), Unrecorded: q.unrecorded.clone(), Failure: q.failure,
-	}
-	w.Events = int64(w.Accepted - w.Committed)
+	w := q.watermarks()
+	w.Bytes, w.LimitBytes = q.used+q.doomedBytes+q.buffered, q.o.MaxBytes
 	if w.Events > 0 {
 		w.Oldest = time.Unix(0, q.acceptedAt(max(w.Committed+1, q.head)))
 	}
@@ -272,51 +265,6 @@ func (q *Disk) Caps() Caps {
 	}
 }
 
-// Forget removes the cursor of a consumer that will not come back, so that
-// nothing waits for it. ErrBusy if it is open.
-func (q *Disk) Forget(ctx context.Context, name string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	c := q.cursors[name]
-	switch {
-	case q.closed:
-		return ErrClosed
-	case c == nil:
-		return nil
-	case c.active:
-		return fmt.Errorf("forget consumer %q: %w", name, ErrBusy)
-	}
-	c.active = true // nobody else may have it meanwhile
-	var err error
-	q.operation(func() { err = c.store.remove() })
-	c.active = false
-	if err != nil {
-		return fmt.Errorf("forget consumer %q: %w", name, err)
-	}
-	if err := q.forget(name); err != nil {
-		return err
-	}
-	q.release()
-	q.madeRoom()
-	return nil
-}
-
-// operation runs f, which reads or writes files, without the lock. The files
-// stay open until it is done. core.mu is held at entry and at exit.
-func (q *Disk) operation(f func()) {
-	q.ops++
-	q.mu.Unlock()
-	defer func() {
-		q.mu.Lock()
-		q.ops--
-		q.progress.fire()
-	}()
-	f()
-}
-
 // diskGrace is how much longer than its context Close waits for a disk that
 // does not answer.
 const diskGrace = 2 * time.Second
@@ -325,21 +273,14 @@ const diskGrace = 2 * time.Second
 // disk hangs even then, the directory stays locked until it answers, and
 // receipts that were waiting fail with ErrClosed.
 func (q *Disk) Close(ctx context.Context) error {
-	q.mu.Lock()
-	if q.closing {
-		q.mu.Unlock()
+	cause, first := q.drain(ctx)
+	if !first {
 		return nil
 	}
-	q.closing = true
-	q.room.fire()
-	q.mu.Unlock()
-	q.seal(ctx, q.putLoss)
-
-	cause := q.awaitDrained(ctx)
 	q.mu.Lock()
-	q.closed = true
-	q.committed.wakeAll()
-	q.pokeAll()
+	for _, con := range slices.Clone(q.open) {
+		_ = con.shut() // it was only read from
+	}
 	q.mu.Unlock()
 	close(q.stop)
 
@@ -364,11 +305,10 @@ func (q *Disk) Close(ctx context.Context) error {
 	} else if hung != nil {
 		cause = errors.Join(cause, hung)
 	}
-	left := q.accepted() - q.committedSeq()
-	switch {
-	case left > 0:
-		return &RemainingError{Events: uint64(left), Kept: hung == nil || q.accepted() == q.durable, Cause: cause}
-	case hung != nil:
+	if err := q.remaining(hung == nil || q.accepted() == q.durable, cause); err != nil {
+		return err
+	}
+	if hung != nil {
 		return fmt.Errorf("close queue: %w", hung)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -291,18 +292,12 @@ func (q *Disk) removeSegment(s *segment) error {
 
 // end closes everything once no consumer's operation is under way.
 func (q *Disk) end() {
-	var err error
 	q.mu.Lock()
 	for q.ops > 0 {
-		changed := q.progress.wait()
-		q.mu.Unlock()
-		<-changed
-		q.mu.Lock()
-	}
-	for _, c := range q.open {
-		err = errors.Join(err, c.reader.closeReader())
+		_ = q.await(context.Background()) // which has no end
 	}
 	q.mu.Unlock()
+	var err error
 	if q.mark.f != nil {
 		err = errors.Join(err, q.mark.f.Sync())
 	}

@@ -32,8 +32,7 @@ func OpenDisk(ctx context.Context, o DiskOptions) (*Disk, error) {
 		wake:  make(chan struct{}, 1), clean: make(chan struct{}, 1),
 		stop: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{}),
 	}
-	q.cursors = make(map[string]*cursor)
-	q.lossRecord = o.LossRecord
+	q.setup(q, o.MaxEvent, o.LossRecord)
 	lock, err := q.fs.Lock()
 	if err != nil {
 		return nil, fmt.Errorf("open queue: %w", err)
@@ -160,7 +159,7 @@ func (q *Disk) readFile(name string) error {
 		if err != nil {
 			return fmt.Errorf("read a consumer's cursor: %w", err)
 		}
-		c := &cursor{name: s.now.name, required: s.now.required, acked: s.now.seq, store: s}
+		c := &cursor{name: s.now.name, required: s.now.required, acked: s.now.seq, file: s}
 		q.cursors[c.name] = c
 		if cursorFile(c.name) != name {
 			return fmt.Errorf("%s: %w: it is the cursor of %q", q.fs.Path(name), ErrDamaged, c.name)
@@ -282,10 +281,7 @@ func (q *Disk) settleOpening() error {
 			c.acked = max(c.acked, q.head-1)
 		}
 	}
-	q.committed.at = q.committedSeq()
-	if len(q.cursors) > 0 {
-		q.release()
-	}
+	q.settle()
 	return nil
 }
 
@@ -331,7 +327,9 @@ func (q *Disk) closeFiles() error {
 		errs = append(errs, q.mark.close())
 	}
 	for _, c := range q.cursors {
-		errs = append(errs, c.store.close())
+		if c.file != nil {
+			errs = append(errs, c.file.close())
+		}
 	}
 	return errors.Join(append(errs, q.lock.Close())...)
 }

@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sort"
@@ -12,8 +11,8 @@ import (
 // it takes too much. core.mu is held.
 func (q *Disk) trimTail() {
 	low := q.durable
-	for _, c := range q.open {
-		low = min(low, c.delivered)
+	for _, con := range q.open {
+		low = min(low, con.c.delivered)
 	}
 	n := 0
 	for n < len(q.tail) && (q.tailBytes > q.o.CacheBytes || len(q.open) > 0 && q.tail[n].last() <= low) {
@@ -38,98 +37,32 @@ func (q *Disk) cached(seq Seq) (frame, bool) {
 	}, true
 }
 
-// Consumer implements Queue. The first opening of a name, and one that changes
-// where it begins or whether it is required, is durable when Consumer returns.
-func (q *Disk) Consumer(ctx context.Context, name string, o ConsumerOptions) (Consumer, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	c, at, err := q.reserve(name, o, q.durable)
-	if err != nil {
-		return nil, err
-	}
-	if c.store == nil {
-		c.store = &slotFile{fs: q.fs, id: q.id, file: cursorFile(name), now: slot{name: name}}
-	}
-	if s := c.store; s.f == nil || s.now.seq != at || s.now.required != o.Required {
-		q.operation(func() { err = s.save(at, o.Required, true) })
-	}
-	if err == nil && q.closing {
-		err = ErrClosed
-	}
-	if err != nil {
-		c.active = false
-		return nil, fmt.Errorf("open consumer %q: %w", name, err)
-	}
-	dc := &diskConsumer{q: q, c: c}
-	q.activate(c, at, o.Required)
-	dc.wake = c.wake
-	c.reader = dc
-	q.release()
-	q.madeRoom()
-	return dc, nil
-}
+// diskReader reads for one consumer.
+type diskReader struct {
+	q   *Disk
+	con *consumer
 
-// diskConsumer is one opening of a cursor.
-type diskConsumer struct {
-	q    *Disk
-	c    *cursor
-	wake <-chan struct{}
-
-	// Guarded by core.mu.
-	closed bool
-	busy   int // operations on its files under way
-
-	// Of the goroutine that calls Next; r also of finish and Disk.end, which
-	// hold core.mu while nobody is busy.
+	// Of the goroutine that calls Next; r also of close, which is called while the
+	// consumer is not busy.
 	now  frame  // the frame whose records come next
 	rest []byte // those records
 	next Seq    // position of the first of them
 	r    frameReader
 }
 
-// Next implements Consumer. An error that does not wrap ErrDamaged or ErrLagged
-// and is neither ErrClosed nor that of ctx is one of reading a file: Next may be
-// called again.
-func (dc *diskConsumer) Next(ctx context.Context, maxEvents, maxBytes int) (Batch, error) {
-	maxEvents, maxBytes = nextLimits(maxEvents, maxBytes)
-	for {
-		if err := ctx.Err(); err != nil {
-			return Batch{}, err
-		}
-		b, err := dc.collect(maxEvents, maxBytes)
-		if err != nil || len(b.Events) > 0 {
-			return b, err
-		}
-		select {
-		case <-dc.wake:
-		case <-ctx.Done():
-			return Batch{}, ctx.Err()
-		}
-	}
-}
+func (q *Disk) reader(con *consumer) reader { return &diskReader{q: q, con: con} }
 
-// collect returns what is there and fits, possibly nothing.
-func (dc *diskConsumer) collect(maxEvents, maxBytes int) (Batch, error) {
-	q, c := dc.q, dc.c
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if dc.closed || q.closed {
-		return Batch{}, ErrClosed
-	}
-	if err := q.skipLost(c); err != nil {
-		return Batch{}, err
-	}
+// read implements reader.
+func (dr *diskReader) read(maxEvents, maxBytes int) (Batch, error) {
+	q, c := dr.q, dr.con.c
 	b := Batch{First: c.delivered + 1}
-	for want, size := b.First, 0; ; want = b.Last() + 1 {
-		if want != dc.next || len(dc.rest) == 0 {
+	for want, size, full := b.First, 0, false; !full; want = b.Last() + 1 {
+		if want != dr.next || len(dr.rest) == 0 {
 			if want > q.durable || want < q.head {
 				break
 			}
-			err := dc.find(want)
-			if dc.closed || q.closed {
+			err := dr.find(want)
+			if dr.con.closed {
 				return Batch{}, ErrClosed
 			}
 			if err != nil && len(b.Events) > 0 {
@@ -146,25 +79,18 @@ func (dc *diskConsumer) collect(maxEvents, maxBytes int) (Batch, error) {
 			b.Events = make([]Entry, 0, min(Seq(maxEvents), q.durable-want+1))
 		}
 		// The frame is not changed by anybody, but decoding takes its time.
-		var full bool
 		var err error
 		q.mu.Unlock()
-		size, full, err = dc.decode(&b, maxEvents, maxBytes, size)
+		size, full, err = dr.decode(&b, maxEvents, maxBytes, size)
 		q.mu.Lock()
-		if dc.closed || q.closed {
+		if dr.con.closed {
 			return Batch{}, ErrClosed
 		}
 		if err != nil {
 			return Batch{}, err
 		}
-		if full {
-			break
-		}
 	}
 	if len(b.Events) == 0 {
-		if q.sealed && c.delivered >= q.accepted() {
-			return Batch{}, ErrClosed
-		}
 		return Batch{}, nil
 	}
 	c.delivered = b.Last()
@@ -174,8 +100,8 @@ func (dc *diskConsumer) collect(maxEvents, maxBytes int) (Batch, error) {
 
 // find makes the frame of want, which is durable and kept, the one that is
 // decoded. core.mu is held, but not while a file is read.
-func (dc *diskConsumer) find(want Seq) error {
-	q := dc.q
+func (dr *diskReader) find(want Seq) error {
+	q := dr.q
 	f, ok := q.cached(want)
 	if !ok {
 		i := q.segmentOf(want)
@@ -185,43 +111,43 @@ func (dc *diskConsumer) find(want Seq) error {
 		}
 		near, limit := s.place(want), s.end
 		var err error
-		dc.busy++
-		q.operation(func() { f, err = dc.read(s, near, limit, want) })
-		dc.busy--
-		if dc.closed {
-			return dc.finish()
+		dr.con.busy++
+		q.operation(func() { f, err = dr.load(s, near, limit, want) })
+		dr.con.busy--
+		if dr.con.closed {
+			return dr.con.finish()
 		}
 		if err == nil && f.last() > until {
 			err = fmt.Errorf("segment %s, offset %d: %w: the frame goes to position %d, want at most %d",
 				q.fs.Path(f.file), f.off, ErrDamaged, f.last(), until)
 		}
 		if err != nil {
-			return errors.Join(err, dc.closeReader())
+			return errors.Join(err, dr.closeFile())
 		}
 	}
-	dc.now, dc.rest, dc.next = f, f.body, f.first
-	for dc.next < want {
-		if _, err := dc.cut(); err != nil {
+	dr.now, dr.rest, dr.next = f, f.body, f.first
+	for dr.next < want {
+		if _, err := dr.cut(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// read reads the frame of want from its segment.
-func (dc *diskConsumer) read(s *segment, near place, limit int64, want Seq) (frame, error) {
-	r := &dc.r
+// load reads the frame of want from its segment.
+func (dr *diskReader) load(s *segment, near place, limit int64, want Seq) (frame, error) {
+	r := &dr.r
 	if r.seg != s || r.f == nil {
 		before := r.next
 		follows := r.f != nil && r.seg.first < s.first && before.first == s.first
-		if err := dc.closeReader(); err != nil {
+		if err := dr.closeFile(); err != nil {
 			return frame{}, err
 		}
-		f, h, err := openSegment(dc.q.fs, dc.q.id, s.file)
+		f, h, err := openSegment(dr.q.fs, dr.q.id, s.file)
 		if err != nil {
 			return frame{}, err
 		}
-		*r = frameReader{fs: dc.q.fs, f: f, seg: s, salt: h.salt, next: near}
+		*r = frameReader{fs: dr.q.fs, f: f, seg: s, salt: h.salt, next: near}
 		if h != s.segmentHeader || follows && before.batch != h.batch {
 			return frame{}, r.bad("the segment is not the one that belongs there")
 		}
@@ -238,18 +164,18 @@ func (dc *diskConsumer) read(s *segment, near place, limit int64, want Seq) (fra
 }
 
 // decode appends records to b until it is full or the frame is at its end.
-func (dc *diskConsumer) decode(b *Batch, maxEvents, maxBytes, size int) (int, bool, error) {
-	for dc.next <= dc.now.last() {
+func (dr *diskReader) decode(b *Batch, maxEvents, maxBytes, size int) (int, bool, error) {
+	for dr.next <= dr.now.last() {
 		if len(b.Events) == maxEvents {
 			return size, true, nil
 		}
-		rest, next := dc.rest, dc.next
-		e, err := dc.cut()
+		rest, next := dr.rest, dr.next
+		e, err := dr.cut()
 		if err != nil {
 			return size, false, err
 		}
 		if size += len(e.ID) + len(e.Payload); size > maxBytes && len(b.Events) > 0 {
-			dc.rest, dc.next = rest, next
+			dr.rest, dr.next = rest, next
 			return size, true, nil
 		}
 		b.Events = append(b.Events, e)
@@ -258,96 +184,31 @@ func (dc *diskConsumer) decode(b *Batch, maxEvents, maxBytes, size int) (int, bo
 }
 
 // cut takes the next record off the frame.
-func (dc *diskConsumer) cut() (Entry, error) {
-	e, rest, ok := cutRecord(dc.rest)
+func (dr *diskReader) cut() (Entry, error) {
+	e, rest, ok := cutRecord(dr.rest)
 	if !ok {
-		return Entry{}, fmt.Errorf("segment %s, offset %d: %w: the frame's records are not right", dc.q.fs.Path(dc.now.file), dc.now.off, ErrDamaged)
+		return Entry{}, fmt.Errorf("segment %s, offset %d: %w: the frame's records are not right", dr.q.fs.Path(dr.now.file), dr.now.off, ErrDamaged)
 	}
-	e.Seq, e.At = dc.next, time.Unix(0, dc.now.at)
-	dc.rest, dc.next = rest, dc.next+1
-	if dc.next > dc.now.last() {
-		dc.rest = nil // of the frame only its padding is left
+	e.Seq, e.At = dr.next, time.Unix(0, dr.now.at)
+	dr.rest, dr.next = rest, dr.next+1
+	if dr.next > dr.now.last() {
+		dr.rest = nil // of the frame only its padding is left
 	}
 	return e, nil
 }
 
-// Ack implements Consumer. When it returns nil the position is durable. An error
-// of writing wraps ErrFailed; Ack may be called again.
-func (dc *diskConsumer) Ack(ctx context.Context, upTo Seq) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	q, c := dc.q, dc.c
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if dc.closed || q.closed {
-		return ErrClosed
-	}
-	if err := c.checkAck(upTo); err != nil {
-		return err
-	}
-	if upTo == c.acked {
+// close implements reader.
+func (dr *diskReader) close() error {
+	dr.q.trimTail()
+	return dr.closeFile()
+}
+
+// closeFile closes the segment that is read.
+func (dr *diskReader) closeFile() error {
+	if dr.r.f == nil {
 		return nil
 	}
-	var err error
-	dc.busy++
-	q.operation(func() { err = c.store.save(upTo, c.required, true) })
-	dc.busy--
-	if err != nil {
-		err = fmt.Errorf("acknowledge %d by consumer %q: %w: %w", upTo, c.name, ErrFailed, err)
-	} else {
-		c.acked = upTo
-		q.settle()
-		q.release()
-		q.madeRoom()
-	}
-	if dc.closed {
-		err = errors.Join(err, dc.finish())
-	}
+	err := dr.r.f.Close()
+	dr.r = frameReader{}
 	return err
-}
-
-// Close implements Consumer. The name is free once no other call is reading or
-// writing a file.
-func (dc *diskConsumer) Close() error {
-	q := dc.q
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if dc.closed {
-		return nil
-	}
-	dc.closed = true
-	dc.c.poke()
-	return dc.finish()
-}
-
-// finish gives the name free, if no operation is under way that will. core.mu is
-// held.
-func (dc *diskConsumer) finish() error {
-	if dc.busy > 0 {
-		return nil
-	}
-	err := dc.closeReader()
-	dc.c.reader = nil
-	dc.q.detach(dc.c)
-	dc.q.trimTail()
-	return err
-}
-
-// closeReader closes the segment that is read. It is called by the consumer's
-// goroutine, or while that one is not busy.
-func (dc *diskConsumer) closeReader() error {
-	if dc.r.f == nil {
-		return nil
-	}
-	err := dc.r.f.Close()
-	dc.r = frameReader{}
-	return err
-}
-
-// Acked implements Consumer.
-func (dc *diskConsumer) Acked() Seq {
-	dc.q.mu.Lock()
-	defer dc.q.mu.Unlock()
-	return dc.c.acked
 }

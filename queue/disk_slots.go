@@ -108,6 +108,25 @@ func (s *slotFile) remove() error {
 	return s.fs.SyncDir()
 }
 
+// keep implements store.
+func (q *Disk) keep(c *cursor, at Seq, required bool) (err error) {
+	if c.file == nil {
+		c.file = &slotFile{fs: q.fs, id: q.id, file: cursorFile(c.name), now: slot{name: c.name}}
+	}
+	if s := c.file; s.f == nil || s.now.seq != at || s.now.required != required {
+		q.operation(func() { err = s.save(at, required, true) })
+	}
+	return err
+}
+
+// drop implements store.
+func (q *Disk) drop(c *cursor) (err error) {
+	if c.file != nil {
+		q.operation(func() { err = c.file.remove() })
+	}
+	return err
+}
+
 // makeFile makes or replaces a file such that its name never leads to anything
 // but what fill wrote, whenever the power is cut: the content is durable before
 // the rename, and the name before makeFile returns.

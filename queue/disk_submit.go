@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -25,111 +24,41 @@ type batch struct {
 
 func (b *batch) last() Seq { return b.first + Seq(b.n) - 1 }
 
-// Submit implements Queue.
-func (q *Disk) Submit(ev Event) (Receipt, error) {
-	r, _, err := q.submit(ev, true)
-	return r, err
-}
-
-// SubmitBlocking implements Blocker.
-func (q *Disk) SubmitBlocking(ctx context.Context, ev Event) (Receipt, error) {
-	for {
-		r, room, err := q.submit(ev, false)
-		if room == nil {
-			return r, err
-		}
-		select {
-		case <-room:
-		case <-ctx.Done():
-			q.mu.Lock()
-			q.refuse(ev.Source)
-			q.mu.Unlock()
-			return Receipt{}, fmt.Errorf("wait for room: %w", ctx.Err())
-		}
+// put implements store: it appends the event to the batch that is being filled.
+func (q *Disk) put(ev Event, force bool) (Receipt, error) {
+	size := recordSize(ev)
+	if !force && !q.fits(size) && !q.makeRoom(size) {
+		return Receipt{}, ErrFull
 	}
-}
-
-// submit takes the event if there is room. If not, it counts it as refused, or
-// returns what to wait for.
-func (q *Disk) submit(ev Event, count bool) (Receipt, <-chan struct{}, error) {
-	err := checkEvent(ev, q.o.MaxEvent)
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err == nil && q.unrecorded.Count > 0 && q.roomy() {
-		q.recordLoss(q.putLoss)
-	}
-	switch {
-	case err != nil:
-	case q.closing:
-		err = ErrClosed
-	case q.failure != nil:
-		err = q.failure
-	}
-	if err != nil {
-		q.fail()
-		return Receipt{}, nil, err
-	}
-	if !q.makeRoom(recordSize(ev)) {
-		if !count {
-			return Receipt{}, q.room.wait(), nil
-		}
-		q.refuse(ev.Source)
-		return Receipt{}, nil, ErrFull
-	}
-	q.submitted++
-	return q.put(ev), nil, nil
-}
-
-// put appends the event to the batch that is being filled.
-func (q *Disk) put(ev Event) Receipt {
 	var b *batch
 	if n := len(q.pending); n > 0 {
 		b = q.pending[n-1]
 	}
 	if b == nil || b.taken || len(b.buf) >= q.frame {
-		size := max(frameHeaderSize+recordSize(ev)+frameAlign, q.hint)
+		room := max(frameHeaderSize+size+frameAlign, q.hint)
 		if b != nil && !b.taken {
-			size = q.frame + recordSize(ev) // the last one was filled, so will be this
+			room = q.frame + size // the last one was filled, so will be this
 		}
 		b = &batch{
 			q: q, first: q.next, at: time.Now().UnixNano(),
 			done: make(chan struct{}),
-			buf:  make([]byte, frameHeaderSize, size),
+			buf:  make([]byte, frameHeaderSize, room),
 		}
 		q.pending = append(q.pending, b)
 		q.buffered += frameHeaderSize
 	}
-	before, need := len(b.buf), recordSize(ev)+frameAlign
+	before, need := len(b.buf), size+frameAlign
 	if cap(b.buf)-before < need {
 		b.buf = slices.Grow(b.buf, max(need, before)) // append would add a quarter at a time
 	}
 	b.buf = appendRecord(b.buf, ev)
 	q.buffered += int64(len(b.buf) - before)
 	b.n++
-	seq := q.next
-	q.next++
 	if q.idle {
 		q.idle = false
 		signal(q.wake)
 	}
-	return Receipt{t: b, n: uint64(seq)}
-}
-
-func signal(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
-}
-
-// putLoss appends a loss record, whatever the bounds.
-func (q *Disk) putLoss(ev Event) bool {
-	if q.sealed || q.failure != nil || checkEvent(ev, q.o.MaxEvent) != nil {
-		return false
-	}
-	q.submitted++
-	q.put(ev)
-	return true
+	return Receipt{t: b, n: uint64(q.next)}, nil
 }
 
 // limit is how many bytes events may take. Two segments are held back: what is
@@ -147,16 +76,14 @@ func (q *Disk) fits(n int) bool {
 	return q.buffered+int64(n) <= q.o.MaxBuffered && q.takenBytes()+int64(n)+frameHeaderSize+frameAlign <= q.limit()
 }
 
-// roomy says whether an eighth is free, of the memory and of the disk.
+// roomy implements store: of the memory and of the disk.
 func (q *Disk) roomy() bool {
 	return q.buffered <= q.o.MaxBuffered/8*7 && q.takenBytes() <= q.limit()/8*7
 }
 
-// makeRoom dooms, if it must, segments that only optional consumers still want.
+// makeRoom dooms segments that only optional consumers still want, until n bytes
+// fit.
 func (q *Disk) makeRoom(n int) bool {
-	if q.fits(n) {
-		return true
-	}
 	for done := q.committedSeq(); len(q.segs) > 1 && q.segs[1].first <= done+1; {
 		q.doom()
 		if q.fits(n) {
@@ -178,22 +105,10 @@ func (q *Disk) doom() {
 	signal(q.clean)
 }
 
-// release dooms what every consumer is done with.
-func (q *Disk) release() {
-	low := q.committedSeq()
-	for _, c := range q.cursors {
-		low = min(low, c.acked)
-	}
-	for len(q.segs) > 1 && q.segs[1].first <= low+1 {
+// free implements store: whole segments go.
+func (q *Disk) free(upTo Seq) {
+	for len(q.segs) > 1 && q.segs[1].first <= upTo+1 {
 		q.doom()
-	}
-}
-
-// madeRoom is called after anything that may have made room.
-func (q *Disk) madeRoom() {
-	q.room.fire()
-	if q.unrecorded.Count > 0 && q.roomy() {
-		q.recordLoss(q.putLoss)
 	}
 }
 
@@ -220,12 +135,7 @@ func (b *batch) WaitTicket(ctx context.Context, n uint64, l Level) error {
 	if b.err != nil || l == Durable {
 		return b.err
 	}
-	return b.q.awaitCommitted(ctx, Seq(n), func() error {
-		if b.q.closed {
-			return ErrClosed
-		}
-		return nil
-	})
+	return b.q.awaitCommitted(ctx, Seq(n))
 }
 
 // TicketSeq implements Ticket.

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -72,69 +71,10 @@ func NewMemory(o MemoryOptions) *Memory {
 		o.First = 1
 	}
 	q := &Memory{o: o}
-	q.next, q.head, q.opened = o.First, o.First, o.First-1
-	q.committed.at = o.First - 1
-	q.cursors = make(map[string]*cursor)
-	q.lossRecord = o.LossRecord
+	q.setup(q, o.MaxEvent, o.LossRecord)
+	q.next, q.head = o.First, o.First
+	q.durable, q.opened, q.committed.at = o.First-1, o.First-1, o.First-1
 	return q
-}
-
-// Submit implements Queue.
-func (q *Memory) Submit(ev Event) (Receipt, error) {
-	r, _, err := q.submit(ev, true)
-	return r, err
-}
-
-// SubmitBlocking implements Blocker.
-func (q *Memory) SubmitBlocking(ctx context.Context, ev Event) (Receipt, error) {
-	for {
-		r, room, err := q.submit(ev, false)
-		if room == nil {
-			return r, err
-		}
-		select {
-		case <-room:
-		case <-ctx.Done():
-			q.mu.Lock()
-			q.refuse(ev.Source)
-			q.mu.Unlock()
-			return Receipt{}, fmt.Errorf("wait for room: %w", ctx.Err())
-		}
-	}
-}
-
-// submit takes the event if there is room. If not, it counts it as refused, or
-// returns what to wait for.
-func (q *Memory) submit(ev Event, count bool) (Receipt, <-chan struct{}, error) {
-	err := checkEvent(ev, q.o.MaxEvent)
-	if err == nil && cost(ev) > q.o.MaxBytes {
-		err = ErrTooLarge
-	}
-	now := time.Now()
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err != nil {
-		q.fail()
-		return Receipt{}, nil, err
-	}
-	if q.unrecorded.Count > 0 && q.roomy() {
-		q.recordLoss(q.putLoss)
-	}
-	if q.closing {
-		q.fail()
-		return Receipt{}, nil, ErrClosed
-	}
-	if !q.makeRoom(cost(ev)) {
-		if !count {
-			return Receipt{}, q.room.wait(), nil
-		}
-		q.refuse(ev.Source)
-		return Receipt{}, nil, ErrFull
-	}
-	seq := q.append(ev, now)
-	q.submitted++
-	q.pokeAll()
-	return Receipt{t: q, n: uint64(seq)}, nil, nil
 }
 
 func cost(ev Event) int64 { return int64(len(ev.ID) + len(ev.Payload) + Overhead) }
@@ -143,38 +83,46 @@ func (q *Memory) fits(n int64) bool {
 	return q.count < q.o.MaxEvents && q.bytes+n <= q.o.MaxBytes
 }
 
-// roomy says whether an eighth of the queue is free.
+// roomy implements store.
 func (q *Memory) roomy() bool {
 	return q.o.MaxEvents-q.count >= max(1, q.o.MaxEvents/8) && q.o.MaxBytes-q.bytes >= q.o.MaxBytes/8
 }
 
 // makeRoom frees, if it must, what only optional consumers still want.
-func (q *Memory) makeRoom(n int64) bool {
+func (q *Memory) makeRoom(n int64) error {
+	if n > q.o.MaxBytes {
+		return ErrTooLarge
+	}
 	for c := q.committedSeq(); !q.fits(n); {
 		if q.head > c {
-			return false
+			return ErrFull
 		}
 		q.free(q.head)
 	}
-	return true
+	return nil
 }
 
-// append copies the event in. There is room, or the bounds do not matter.
-func (q *Memory) append(ev Event, now time.Time) Seq {
+// put implements store.
+func (q *Memory) put(ev Event, force bool) (Receipt, error) {
+	if n := cost(ev); !force && !q.fits(n) {
+		if err := q.makeRoom(n); err != nil {
+			return Receipt{}, err
+		}
+	}
 	if n := len(q.chunks); n == 0 || len(q.chunks[n-1].entries) == chunkEvents {
 		q.chunks = append(q.chunks, &chunk{
 			entries: make([]Entry, 0, chunkEvents),
 			stamps:  make([]int64, 0, chunkEvents),
 		})
 	}
-	seq := q.next
-	q.next++
 	c := q.chunks[len(q.chunks)-1]
-	c.entries = append(c.entries, Entry{Seq: seq, ID: ev.ID, Payload: q.copyIn(ev.Payload)})
-	c.stamps = append(c.stamps, now.UnixNano())
+	c.entries = append(c.entries, Entry{Seq: q.next, ID: ev.ID, Payload: q.copyIn(ev.Payload)})
+	c.stamps = append(c.stamps, time.Now().UnixNano())
 	q.count++
 	q.bytes += cost(ev)
-	return seq
+	q.durable = q.next
+	q.pokeAll()
+	return Receipt{t: q, n: uint64(q.next)}, nil
 }
 
 // copyIn copies p to the arena, or to a place of its own if it is large.
@@ -190,18 +138,7 @@ func (q *Memory) copyIn(p []byte) []byte {
 	return q.arena[at:len(q.arena):len(q.arena)]
 }
 
-// putLoss appends a loss record.
-func (q *Memory) putLoss(ev Event) bool {
-	if q.sealed || checkEvent(ev, q.o.MaxEvent) != nil {
-		return false
-	}
-	q.append(ev, time.Now())
-	q.submitted++
-	q.pokeAll()
-	return true
-}
-
-// free drops the events up to and including upTo.
+// free implements store.
 func (q *Memory) free(upTo Seq) {
 	for q.head <= upTo && len(q.chunks) > 0 {
 		c := q.chunks[0]
@@ -230,14 +167,8 @@ func (q *Memory) find(seq Seq) (int, int) {
 func (q *Memory) Watermarks() Watermarks {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	w := Watermarks{
-		Submitted: q.submitted, SendFailures: q.failures, Opened: q.opened,
-		Accepted: q.accepted(), Durable: q.accepted(), Committed: q.committedSeq(),
-		LimitEvents: int64(q.o.MaxEvents),
-		Bytes:       q.bytes, LimitBytes: q.o.MaxBytes,
-		Refused: q.refused.clone(), Unrecorded: q.unrecorded.clone(),
-	}
-	w.Events = int64(w.Accepted - w.Committed)
+	w := q.watermarks()
+	w.LimitEvents, w.Bytes, w.LimitBytes = int64(q.o.MaxEvents), q.bytes, q.o.MaxBytes
 	if w.Events > 0 {
 		c, i := q.find(max(w.Committed+1, q.head))
 		w.Oldest = time.Unix(0, q.chunks[c].stamps[i])
@@ -250,29 +181,12 @@ func (q *Memory) Caps() Caps {
 	return Caps{Dense: true, DurableMeans: "nothing: memory only", MaxEvent: q.o.MaxEvent}
 }
 
-// Forget removes the cursor of a consumer that will not come back, so that
-// nothing waits for it. ErrBusy if it is open.
-func (q *Memory) Forget(_ context.Context, name string) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err := q.forget(name); err != nil {
-		return err
-	}
-	q.release()
-	return nil
-}
-
 // WaitTicket implements Ticket.
 func (q *Memory) WaitTicket(ctx context.Context, n uint64, l Level) error {
 	if l < Committed {
 		return nil
 	}
-	return q.awaitCommitted(ctx, Seq(n), func() error {
-		if q.closed {
-			return ErrClosed
-		}
-		return nil
-	})
+	return q.awaitCommitted(ctx, Seq(n))
 }
 
 // TicketSeq implements Ticket.
@@ -281,86 +195,33 @@ func (q *Memory) TicketSeq(n uint64) (Seq, bool) { return Seq(n), true }
 // Close implements Queue. A consumer that is open can go on reading what remains
 // afterwards.
 func (q *Memory) Close(ctx context.Context) error {
-	q.mu.Lock()
-	if q.closing {
-		q.mu.Unlock()
+	cause, first := q.drain(ctx)
+	if !first {
 		return nil
 	}
-	q.closing = true
-	q.room.fire()
-	q.mu.Unlock()
-	q.seal(ctx, q.putLoss)
-
-	cause := q.awaitDrained(ctx)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.closed = true
-	q.committed.wakeAll()
-	if left := q.accepted() - q.committedSeq(); left > 0 {
-		return &RemainingError{Events: uint64(left), Cause: cause}
-	}
-	return nil
+	return q.remaining(false, cause)
 }
 
-// release frees what every consumer is done with.
-func (q *Memory) release() {
-	low := q.committedSeq()
-	for _, c := range q.cursors {
-		low = min(low, c.acked)
-	}
-	if low < q.head {
-		return
-	}
-	q.free(low)
-	q.room.fire()
-	if q.unrecorded.Count > 0 && q.roomy() {
-		q.recordLoss(q.putLoss)
-	}
+// keep implements store: cursors end with the process.
+func (q *Memory) keep(*cursor, Seq, bool) error { return nil }
+
+// drop implements store.
+func (q *Memory) drop(*cursor) error { return nil }
+
+func (q *Memory) reader(con *consumer) reader { return memoryReader{q, con.c} }
+
+// memoryReader reads for one consumer.
+type memoryReader struct {
+	q *Memory
+	c *cursor
 }
 
-// Consumer implements Queue.
-func (q *Memory) Consumer(ctx context.Context, name string, o ConsumerOptions) (Consumer, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	c, at, err := q.reserve(name, o, q.accepted())
-	if err != nil {
-		return nil, err
-	}
-	q.activate(c, at, o.Required)
-	q.release()
-	return &memoryConsumer{q: q, c: c, wake: c.wake}, nil
-}
-
-// memoryConsumer is one opening of a cursor.
-type memoryConsumer struct {
-	q      *Memory
-	c      *cursor
-	wake   <-chan struct{}
-	closed bool // guarded by core.mu: the cursor may be another consumer's by now
-}
-
-// Next implements Consumer.
-func (mc *memoryConsumer) Next(ctx context.Context, maxEvents, maxBytes int) (Batch, error) {
-	maxEvents, maxBytes = nextLimits(maxEvents, maxBytes)
-	return mc.q.awaitNext(ctx, mc.wake, func() (Batch, error) { return mc.take(maxEvents, maxBytes) })
-}
-
-func (mc *memoryConsumer) take(maxEvents, maxBytes int) (Batch, error) {
-	q, c := mc.q, mc.c
-	if mc.closed {
-		return Batch{}, ErrClosed
-	}
-	if err := q.skipLost(c); err != nil {
-		return Batch{}, err
-	}
-	first := c.delivered + 1
+// read implements reader.
+func (r memoryReader) read(maxEvents, maxBytes int) (Batch, error) {
+	q, first := r.q, r.c.delivered+1
 	if first >= q.next {
-		if q.sealed {
-			return Batch{}, ErrClosed
-		}
 		return Batch{}, nil
 	}
 	n := min(maxEvents, int(q.next-first))
@@ -378,43 +239,9 @@ func (mc *memoryConsumer) take(maxEvents, maxBytes int) (Batch, error) {
 		}
 		b.Events = append(b.Events, e)
 	}
-	c.delivered = b.Last()
+	r.c.delivered = b.Last()
 	return b, nil
 }
 
-// Ack implements Consumer.
-func (mc *memoryConsumer) Ack(ctx context.Context, upTo Seq) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	mc.q.mu.Lock()
-	defer mc.q.mu.Unlock()
-	if mc.closed {
-		return ErrClosed
-	}
-	if err := mc.c.checkAck(upTo); err != nil {
-		return err
-	}
-	mc.c.acked = upTo
-	mc.q.settle()
-	mc.q.release()
-	return nil
-}
-
-// Close implements Consumer.
-func (mc *memoryConsumer) Close() error {
-	mc.q.mu.Lock()
-	defer mc.q.mu.Unlock()
-	if !mc.closed {
-		mc.closed = true
-		mc.q.detach(mc.c)
-	}
-	return nil
-}
-
-// Acked implements Consumer.
-func (mc *memoryConsumer) Acked() Seq {
-	mc.q.mu.Lock()
-	defer mc.q.mu.Unlock()
-	return mc.c.acked
-}
+// close implements reader.
+func (memoryReader) close() error { return nil }

@@ -152,7 +152,8 @@ type Queue interface {
 	// ErrFull, ErrTooLarge, ErrBadID, ErrClosed or ErrFailed.
 	Submit(Event) (Receipt, error)
 	// Consumer opens the named consumer. Its cursor is kept by the queue, and a
-	// new one begins at the oldest event kept. ErrBusy if it is open already.
+	// new one begins at the oldest event kept. ErrBusy if it is open already. With
+	// Caps.AckDurable the cursor is durable when Consumer returns.
 	Consumer(ctx context.Context, name string, o ConsumerOptions) (Consumer, error)
 	// Watermarks is a snapshot of one instant.
 	Watermarks() Watermarks
@@ -202,10 +203,13 @@ type Consumer interface {
 	// behind what it returned before; what was not acknowledged comes again from
 	// a new Consumer. ErrClosed: the consumer is closed, or the queue is and
 	// everything was handed out. ErrLagged: see there. An error that wraps
-	// ErrDamaged is final.
+	// ErrDamaged is final. After any other but that of ctx, one of reading a file,
+	// Next may be called again.
 	Next(ctx context.Context, maxEvents, maxBytes int) (Batch, error)
-	// Ack says that everything up to upTo has its final outcome. ErrBadAck if
-	// that goes back or beyond what was handed out.
+	// Ack says that everything up to upTo has its final outcome. With
+	// Caps.AckDurable that is durable when it returns nil. ErrBadAck if it goes back
+	// or beyond what was handed out; after ErrFailed, an error of writing, Ack may
+	// be called again.
 	Ack(ctx context.Context, upTo Seq) error
 	// Acked is the position of the cursor.
 	Acked() Seq

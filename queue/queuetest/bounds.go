@@ -150,6 +150,45 @@ func caseFull(e *env) {
 	}
 }
 
+// Rule: who waits for room is woken by whatever makes some: here the required
+// consumer, while the optional one is behind and frees nothing.
+func caseWaitForRoom(e *env) {
+	q := e.open(Options{Small: true})
+	if _, ok := q.(queue.Blocker); !ok {
+		return // it never waits
+	}
+	c := e.required("sink")
+	lazy := e.consumer("lazy", queue.ConsumerOptions{})
+	for i := 0; ; i++ {
+		_, err := q.Submit(event(fmt.Sprintf("e%06d", i)))
+		if err == nil {
+			continue
+		}
+		e.expectErr("submit at the bound", err, queue.ErrFull)
+		synctest.Wait() // what is in front of a disk gets there
+		if _, err = q.Submit(event("bound")); err != nil {
+			break
+		}
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := queue.SubmitWait(e.t.Context(), q, event("patient"), queue.Accepted)
+		done <- err
+	}()
+	synctest.Wait()
+	if _, err := e.rest(c, true); err != nil {
+		e.t.Fatalf("read everything: %v", err)
+	}
+	if err := <-done; err != nil {
+		e.t.Errorf("wait for room: %v", err)
+	}
+	_, err := lazy.Next(e.t.Context(), 1, 0)
+	var lag queue.ErrLagged
+	if !errors.As(err, &lag) {
+		e.t.Errorf("next of the consumer that fell behind: %v, want ErrLagged", err)
+	}
+}
+
 // Rule: a name has one consumer at a time; a queue that lives in one process
 // refuses a second opening.
 func caseOneOwner(e *env) {
