@@ -128,7 +128,7 @@ func (s *Sink) exportAudit(ctx context.Context) error {
 	granted := s.granted()
 	for _, sig := range abi.Imports() {
 		if sig.Capability == "" || granted[sig.Capability] {
-			export(b, sig, s.hostFunc(abi.ImportModule, sig, functions[sig.Name]))
+			export(b, sig, s.hostFunc(abi.ImportModule, sig, s.probed(sig, functions[sig.Name])))
 		}
 	}
 	_, err := b.Instantiate(ctx)

@@ -75,6 +75,7 @@ func (i *instance) call(ctx context.Context, f api.Function, args ...uint64) (ui
 // afterwards. The error is [errUnfit], of a module that will never run.
 func (s *Sink) fresh(ctx context.Context) (abi.Result, error) {
 	i := &instance{}
+	i.memory.growth = uint64(s.o.growth)
 	s.inst = i
 	s.call.begin(0)
 	s.trace.birth()

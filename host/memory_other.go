@@ -8,7 +8,7 @@ import (
 )
 
 // linearMemory is left to wazero here.
-type linearMemory struct{}
+type linearMemory struct{ growth uint64 } // growth bounds nothing
 
 // errNoAddressSpace does not happen here.
 var errNoAddressSpace = errors.New("the host has no address space for the guest's memory")

@@ -17,6 +17,9 @@ import (
 type linearMemory struct {
 	all       []byte
 	committed int
+	// growth, if not 0, bounds what is had beyond first, the size at the
+	// beginning, in bytes.
+	growth, first uint64
 }
 
 // errNoAddressSpace is a lack of the host's, not of the guest's.
@@ -40,7 +43,10 @@ func (m *linearMemory) with(ctx context.Context) context.Context {
 
 // Reallocate returns nil, and memory.grow -1, beyond what can be had.
 func (m *linearMemory) Reallocate(size uint64) []byte {
-	if size > uint64(len(m.all)) {
+	if m.committed == 0 {
+		m.first = size
+	}
+	if size > uint64(len(m.all)) || m.growth > 0 && size > m.first+m.growth {
 		return nil
 	}
 	page := unix.Getpagesize() - 1

@@ -63,6 +63,12 @@ type Options struct {
 	// names where the plugin came from, for bundles.
 	Crashes *Crashes
 	File    string
+	// Probe stands between the guest and its capabilities, for conformance
+	// tests; nil is nobody.
+	Probe Probe
+	// growth is what instances may grow by in bytes, 0 as Memory says; see
+	// Bench.Limit.
+	growth int64
 	// Log gets the guest's log lines and the host's own; nil drops them.
 	Log *slog.Logger
 	// Interpreter runs the guest without compiling it: slow, for tests and
