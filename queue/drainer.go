@@ -68,6 +68,7 @@ type Drainer struct {
 	slot    hand      // what is sealed and comes next
 	failure error     // what Next answered, after the events in slot; cleared when dealt with
 	sealing time.Time // At of the oldest event being sealed
+	tuning  Tuning    // what of o is in force
 	replays []*replay // that wait for Run, the first one first
 	begun   bool
 	ended   bool
@@ -83,12 +84,10 @@ func NewDrainer(ctx context.Context, q Queue, o DrainerOptions) (*Drainer, error
 	switch {
 	case o.Sink == nil || o.Sealer == nil || o.DeadLetters == nil:
 		return bad("Sink, Sealer and DeadLetters are needed")
-	case o.BatchEvents < 0 || o.BatchBytes < 0 || o.MaxRestarts < 0 || o.RestartWindow < 0:
-		return bad("BatchEvents, BatchBytes, MaxRestarts and RestartWindow must not be negative")
 	}
-	o.BatchEvents, o.BatchBytes = nextLimits(o.BatchEvents, o.BatchBytes)
-	if o.RestartWindow == 0 {
-		o.RestartWindow = time.Minute
+	tuning, err := Tuning{o.Plugin, o.BatchEvents, o.BatchBytes, o.MaxRestarts, o.RestartWindow}.checked()
+	if err != nil {
+		return bad(err.Error())
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -104,7 +103,8 @@ func NewDrainer(ctx context.Context, q Queue, o DrainerOptions) (*Drainer, error
 		// Batch ids go on rising over restarts of the process, so that none
 		// stands for two batches: a batch takes longer than a nanosecond.
 		nextID: uint64(time.Now().UnixNano()),
-		budget: budget{most: o.MaxRestarts, window: o.RestartWindow},
+		budget: budget{most: tuning.MaxRestarts, window: tuning.RestartWindow},
+		tuning: tuning,
 	}
 	d.settled = d.start
 	d.m = SinkMetrics{Name: o.Name, Required: o.Required, State: Stopped}

@@ -74,7 +74,7 @@ func (d *Drainer) work(ctx context.Context) error {
 	for len(d.jobs) > 0 {
 		j := d.jobs[len(d.jobs)-1]
 		d.jobs = d.jobs[:len(d.jobs)-1]
-		if j.accused && len(j.at) > 1 {
+		if len(j.at) > 1 && (j.accused || d.tooLarge(&j)) {
 			d.halve(j)
 			continue
 		}
@@ -189,7 +189,7 @@ func (d *Drainer) unknown(ctx context.Context, j job, r *abi.Result) error {
 		slog.String("outcome", r.Outcome.String()), slog.String("detail", bounded(r.Detail)),
 		slog.Uint64("batch", j.id), slog.Uint64("attempt", uint64(j.attempt)), slog.Int("events", len(j.at)))
 	if !d.incident {
-		if !d.budget.spend(time.Now()) {
+		if !d.spend() {
 			return d.parkAnew(ctx, d.overspent(r))
 		}
 		d.incident = true
@@ -212,7 +212,7 @@ func (d *Drainer) unknown(ctx context.Context, j job, r *abi.Result) error {
 	}
 	// A sink that ends at everything would make a dead letter of everything: so
 	// each of them is taken from the budget first.
-	if !d.budget.spend(time.Now()) {
+	if !d.spend() {
 		return d.parkAnew(ctx, d.overspent(r))
 	}
 	return d.bury(ctx, j.at, func(int) (abi.Outcome, string, string) { return r.Outcome, r.Detail, r.Stderr })
@@ -220,7 +220,7 @@ func (d *Drainer) unknown(ctx context.Context, j job, r *abi.Result) error {
 
 func (d *Drainer) overspent(r *abi.Result) string {
 	return fmt.Sprintf("%d incidents within %v are allowed, and there is one more: %s: %s",
-		d.o.MaxRestarts, d.o.RestartWindow, r.Outcome, r.Detail)
+		d.budget.most, d.budget.window, r.Outcome, r.Detail)
 }
 
 // parkAnew parks, and has the batch in hand begun anew when the sink is resumed.

@@ -78,7 +78,7 @@ func (d *Drainer) fetch(ctx context.Context) {
 // awaitRoom waits until the slot has room, and says how much.
 func (d *Drainer) awaitRoom(ctx context.Context) (events, bytes int) {
 	_ = d.awaitThat(ctx, func() (bool, error) {
-		events, bytes = d.o.BatchEvents-len(d.slot.events), d.o.BatchBytes-d.slot.bytes
+		events, bytes = d.tuning.BatchEvents-len(d.slot.events), d.tuning.BatchBytes-d.slot.bytes
 		return events > 0 && bytes > 0, nil
 	}) // the caller asks ctx itself
 	return events, bytes
@@ -88,7 +88,7 @@ func (d *Drainer) awaitRoom(ctx context.Context) (events, bytes int) {
 // for it, the slot has to be empty first.
 func (d *Drainer) fill(ctx context.Context, h *hand) error {
 	return d.awaitThat(ctx, func() (bool, error) {
-		if len(d.slot.events) > 0 && d.slot.bytes+h.bytes > d.o.BatchBytes {
+		if len(d.slot.events) > 0 && d.slot.bytes+h.bytes > d.tuning.BatchBytes {
 			return false, nil
 		}
 		d.slot.add(h)

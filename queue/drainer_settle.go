@@ -44,11 +44,11 @@ func (d *Drainer) buryUnreadable(ctx context.Context) error {
 // may forget the event, and once.
 func (d *Drainer) bury(ctx context.Context, at []int, why func(i int) (abi.Outcome, string, string)) error {
 	letters := make([]abi.DeadLetter, len(at))
-	now := time.Now().UTC()
+	now, plugin := time.Now().UTC(), d.tuned().Plugin
 	for k, i := range at {
 		m := &d.hand.meta[i]
 		l := abi.DeadLetter{
-			Event: d.hand.events[i], Raw: m.raw, Sink: d.o.Name, Plugin: d.o.Plugin,
+			Event: d.hand.events[i], Raw: m.raw, Sink: d.o.Name, Plugin: plugin,
 			Attempts: m.attempts, FailedAt: now,
 		}
 		l.Outcome, l.Reason, l.Stderr = why(i)

@@ -73,16 +73,17 @@ func (r *Recorder) Replay(ctx context.Context, sink string, letters []abi.DeadLe
 		return out, fmt.Errorf("replay to sink %q: %w", sink, ErrNoSink)
 	}
 	d := r.drainers[i]
+	tuning := d.tuned()
 	rp, bytes := &replay{}, 0
 	for k := range letters {
 		e, err := r.revive(&letters[k])
 		if err != nil {
-			out[k] = Replayed{Fate: ReplayRefused, Outcome: abi.Reject, Reason: err.Error(), Plugin: d.o.Plugin}
+			out[k] = Replayed{Fate: ReplayRefused, Outcome: abi.Reject, Reason: err.Error(), Plugin: tuning.Plugin}
 			d.update(func(m *SinkMetrics) { m.ReplayRefused++ })
 			continue
 		}
 		size := len(e.ID) + len(e.Payload)
-		if len(rp.events) == d.o.BatchEvents || len(rp.events) > 0 && bytes+size > d.o.BatchBytes {
+		if len(rp.events) == tuning.BatchEvents || len(rp.events) > 0 && bytes+size > tuning.BatchBytes {
 			if err := d.replay(ctx, rp, out); err != nil {
 				return out, err
 			}
@@ -173,8 +174,8 @@ func (d *Drainer) replay(ctx context.Context, rp *replay, out []Replayed) error 
 func (d *Drainer) redeliver(ctx context.Context, rp *replay) {
 	h := hand{events: rp.events, meta: make([]meta, len(rp.events))}
 	d.seal(&h)
-	for i := range rp.results {
-		rp.results[i].Plugin = d.o.Plugin
+	for i, plugin := 0, d.tuned().Plugin; i < len(rp.results); i++ {
+		rp.results[i].Plugin = plugin
 	}
 	err := d.try(ctx, rp, 0, len(rp.events))
 	var stored, refused uint64
