@@ -17,10 +17,11 @@ import (
 // it stays out of the binary.
 //
 //go:embed c/README.md c/*.h c/example*/*.c c/example*/*.json c/example*/build.sh
+//go:embed rust/README.md rust/Cargo.toml rust/src/*.rs rust/example*/*.rs rust/example*/*.json rust/example*/build.sh
 var files embed.FS
 
 // Languages lists the folders of [Files].
-func Languages() []string { return []string{"c"} }
+func Languages() []string { return []string{"c", "rust"} }
 
 // Files has a folder for each of [Languages]. In it lie the SDK's files, a
 // README.md, and a folder example with a sink, its manifest and a script that

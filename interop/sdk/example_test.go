@@ -67,7 +67,11 @@ func TestSignatures(t *testing.T) {
 			imports = append(imports, i.Module+"."+i.Name)
 		}
 		slices.Sort(imports)
-		if want := []string{"audit.append", "audit.verdict"}; !slices.Equal(imports, want) || !slices.Equal(in.Capabilities, []string{"append"}) {
+		want := []string{"audit.append", "audit.verdict"}
+		if lang != "c" {
+			want = append(want, "wasi_snapshot_preview1.fd_write") // says why it panicked
+		}
+		if !slices.Equal(imports, want) || !slices.Equal(in.Capabilities, []string{"append"}) {
 			t.Errorf("imports %v, capabilities %v", imports, in.Capabilities)
 		}
 		if in.Manifest.Name != "example" || in.Manifest.Idempotent || in.Manifest.ConfigSchema == nil {
@@ -182,7 +186,7 @@ func TestMemoryDoesNotCreep(t *testing.T) {
 			n := 1 + i*7919%600
 			deliver(t, s, batch(i, i+n/20, func(int) string { return `"` + strings.Repeat("x", n*1000/(1+n/20)) + `"` }))
 		}
-		for i := range 10_000 {
+		for i := range 1000 {
 			deliver(t, s, batch(i, i, small))
 		}
 	})

@@ -94,7 +94,8 @@ func TestEveryConstantIsKnown(t *testing.T) {
 // declares is how a language's own text spells an export or calls a host
 // function.
 var declares = map[string]struct{ exported, called string }{
-	"c": {exported: `AUDIT_EXPORT("%s")`, called: "audit_import_%s("},
+	"c":    {exported: `AUDIT_EXPORT("%s")`, called: "audit_import_%s("},
+	"rust": {exported: `pub extern "C" fn %s(`, called: "import_%s("},
 }
 
 // TestEveryFunctionIsThere looks for each export and import in the part that is
