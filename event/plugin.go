@@ -15,6 +15,7 @@ const (
 	PluginParked     = "parked"
 	PluginResumed    = "resumed"
 	PluginDeadLetter = "dead_letter"
+	PluginRolledBack = "rolled_back"
 )
 
 // TypePlugin begins the types of events about plugins: audit.plugin.loaded and
@@ -56,6 +57,8 @@ func (p Plugin) Event(o Options) (abi.Event, error) {
 		d.Reason = fmt.Sprintf("the plugin of sink %s crashed: %s", p.Sink, p.Outcome)
 	case PluginParked:
 		d.Reason = fmt.Sprintf("sink %s delivers nothing until it is resumed", p.Sink)
+	case PluginRolledBack:
+		d.Reason = fmt.Sprintf("the new plugin of sink %s crashed on probation, the one before is back: %s", p.Sink, p.Outcome)
 	case PluginDeadLetter:
 		d.Reason = fmt.Sprintf("%d events of sink %s became dead letters", p.Events, p.Sink)
 	default:

@@ -21,7 +21,7 @@ func TestPlugin(t *testing.T) {
 	if string(e.Payload) != want || e.ID != "p1" || e.EventType != "audit.plugin.trapped" || !IsPlugin(&e) {
 		t.Errorf("%+v\n%s\nwant\n%s", e, e.Payload, want)
 	}
-	for _, what := range []string{PluginLoaded, PluginTrapped, PluginParked, PluginResumed, PluginDeadLetter} {
+	for _, what := range []string{PluginLoaded, PluginTrapped, PluginParked, PluginResumed, PluginDeadLetter, PluginRolledBack} {
 		e, err := Plugin{What: what, Sink: "a", Digest: "b", Detail: strings.Repeat("ä", 4000)}.Event(Options{})
 		if err != nil {
 			t.Fatal(err)

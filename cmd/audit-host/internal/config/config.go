@@ -47,6 +47,7 @@ type Config struct {
 	Signing     Signing
 	DeadLetters DeadLetters
 	Crashes     Crashes
+	Reload      Reload
 	Sinks       []Sink // at least one, with distinct names
 }
 

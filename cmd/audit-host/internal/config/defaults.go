@@ -40,6 +40,7 @@ func defaults() *Config {
 			WhenFull:  "reject",
 		},
 		Crashes: defaultCrashes(),
+		Reload:  defaultReload(),
 	}
 }
 

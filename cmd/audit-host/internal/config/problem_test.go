@@ -84,7 +84,7 @@ func TestProblems(t *testing.T) {
 		{"unknown array of tables", oneSink + "[[sinks]]\nname = \"x\"\n",
 			[]string{`5:3: unknown key "sinks" [sink]`}},
 		{"unknown key, quoted and empty", "\"\" = 1" + oneSink,
-			[]string{`1:1: unknown key ""; known here are state_dir, drain_timeout, log, record, http, queue, signing, dead_letters, crashes, sink`}},
+			[]string{`1:1: unknown key ""; known here are state_dir, drain_timeout, log, record, http, queue, signing, dead_letters, crashes, reload, sink`}},
 		{"inline table", "log = { level = \"info\", formt = \"text\" }" + oneSink,
 			[]string{`1:25: unknown key "formt" [format]`}},
 		{"dotted key", "log.levl = \"info\"\nhttp.opa.rule = [\"x\"]" + oneSink,

@@ -68,6 +68,15 @@ func (c *Config) Redacted() string { return string(c.render(true)) }
 
 func (c *Config) render(hide bool) []byte {
 	w := &renderer{}
+	c.renderTop(w)
+	for _, s := range c.Sinks {
+		w.sink(s, hide)
+	}
+	return w.Bytes()
+}
+
+// renderTop writes all but the sinks.
+func (c *Config) renderTop(w *renderer) {
 	w.key("state_dir", c.StateDir)
 	w.key("drain_timeout", c.DrainTimeout)
 	w.table("[log]")
@@ -108,10 +117,7 @@ func (c *Config) render(hide bool) []byte {
 	w.key("path", c.DeadLetters.Path)
 	w.key("replay_at_start", c.DeadLetters.ReplayAtStart)
 	w.crashes(c.Crashes)
-	for _, s := range c.Sinks {
-		w.sink(s, hide)
-	}
-	return w.Bytes()
+	w.reload(c.Reload)
 }
 
 // renderer writes TOML.

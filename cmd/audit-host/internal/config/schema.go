@@ -51,6 +51,7 @@ func (c *checker) config(file string) *Config {
 	c.claim(dead, "path", cfg.DeadLetters.Path)
 	dead.flag("replay_at_start", &cfg.DeadLetters.ReplayAtStart)
 	c.crashes(top.table("crashes"), &cfg.Crashes)
+	c.reload(top.table("reload"), &cfg.Reload)
 
 	if at, ok := either(queue, "max_bytes", listener, "max_event"); ok && cfg.Queue.Backend == "memory" && cfg.Queue.MaxBytes < cfg.HTTP.MaxEvent {
 		c.add(at.value, "", "queue.max_bytes (%v) is less than http.max_event (%v): such an event could never be queued",
