@@ -14,7 +14,8 @@
 //   - cmd/audit-host: the binary: configuration, ingest, commands
 //
 // queue and host know nothing of each other and can be used without the binary.
-// This package itself holds only the sample configuration.
+// This package itself holds only the sample configuration and the sources of the
+// SDK for Go.
 package audithost
 
 import _ "embed" // for SampleConfig

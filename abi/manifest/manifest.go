@@ -39,6 +39,9 @@ type Manifest struct {
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 
+// ValidName tells whether a plugin may have that name.
+func ValidName(name string) bool { return nameForm.MatchString(name) }
+
 // Parse reads the JSON text of a manifest.
 func Parse(text []byte) (Manifest, error) {
 	var m Manifest
@@ -53,7 +56,7 @@ func Parse(text []byte) (Manifest, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return m, errors.New("read manifest: more text after the object")
 	}
-	if !nameForm.MatchString(m.Name) {
+	if !ValidName(m.Name) {
 		return m, fmt.Errorf("manifest: name %q is not of the form %s", m.Name, nameForm)
 	}
 	if m.Version == "" || len(m.Version) > 64 {

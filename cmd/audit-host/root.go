@@ -48,7 +48,7 @@ func newRoot() *cobra.Command {
 		group("sink", "Look after the sinks of a running daemon", newSinkList(), newSinkResume()),
 		group("ledger", "Look after the ledger", newAcceptHead()),
 		group("key", "Make and show keys", newKeyNew(), newKeyPublic()),
-		group("plugin", "Make plugins, look at them, pin them", newPluginManifest(), newPluginInspect(), newPluginLock(), newPluginReplay()),
+		group("plugin", "Make plugins, look at them, pin them", newPluginNew(), newPluginManifest(), newPluginInspect(), newPluginLock(), newPluginReplay()),
 		newVersion(), newCompletion())
 	root.Long = root.Short + `.
 
