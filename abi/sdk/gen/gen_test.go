@@ -96,6 +96,7 @@ func TestEveryConstantIsKnown(t *testing.T) {
 var declares = map[string]struct{ exported, called string }{
 	"c":    {exported: `AUDIT_EXPORT("%s")`, called: "audit_import_%s("},
 	"rust": {exported: `pub extern "C" fn %s(`, called: "import_%s("},
+	"as":   {exported: "export function %s(", called: "abi.import_%s("},
 }
 
 // TestEveryFunctionIsThere looks for each export and import in the part that is
