@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 )
 
@@ -282,6 +281,16 @@ func (con *consumer) finish() error {
 	return con.reader.close()
 }
 
+// CursorKeeper is a queue whose cursors outlive their consumers.
+type CursorKeeper interface {
+	// Cursors are all that the queue keeps, in the order of their names.
+	Cursors() []CursorInfo
+	// Forget removes the cursor of a consumer that will not come back, for good:
+	// nothing is held back for it any more. ErrBusy if it is open; nil if there is
+	// none of that name.
+	Forget(ctx context.Context, name string) error
+}
+
 // CursorInfo is how far the consumer of a name has come.
 type CursorInfo struct {
 	Name     string
@@ -290,12 +299,12 @@ type CursorInfo struct {
 	Pending  uint64 // events kept that it has not acknowledged
 }
 
-// Cursors are all cursors that the queue keeps, in the order of their names.
+// Cursors implements CursorKeeper.
 func (k *core) Cursors() []CursorInfo {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var all []CursorInfo
-	for c := range maps.Values(k.cursors) {
+	for _, c := range k.cursors {
 		all = append(all, CursorInfo{
 			Name: c.name, Required: c.required, Open: c.active,
 			Pending: uint64(k.accepted() - max(c.acked, k.head-1)),
@@ -305,8 +314,7 @@ func (k *core) Cursors() []CursorInfo {
 	return all
 }
 
-// Forget removes the cursor of a consumer that will not come back, for good, so
-// that nothing waits for it. ErrBusy if it is open.
+// Forget implements CursorKeeper.
 func (k *core) Forget(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -45,7 +45,7 @@ func newRoot() *cobra.Command {
 	root := group("audit-host", "Keeps what a policy engine refused in a signed, hash-chained ledger",
 		newInit(), newValidate(), newRun(), newIngest(), newVerify(), newCanonicalize(), newTail(),
 		group("dlq", "Look after the dead letters", newDLQList(), newDLQShow(), newDLQReplay(), newDLQPurge()),
-		group("sink", "Look after the sinks of a running daemon", newSinkList(), newSinkResume()),
+		group("sink", "Look after the sinks", newSinkList(), newSinkResume(), newSinkForget()),
 		group("ledger", "Look after the ledger", newAcceptHead()),
 		group("key", "Make and show keys", newKeyNew(), newKeyPublic()),
 		group("plugin", "Make plugins, look at them, pin them", newPluginNew(), newPluginManifest(), newPluginInspect(), newPluginLock(), newPluginReplay()),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,17 +160,7 @@ func caseWaitForRoom(e *env) {
 	}
 	c := e.required("sink")
 	lazy := e.consumer("lazy", queue.ConsumerOptions{})
-	for i := 0; ; i++ {
-		_, err := q.Submit(event(fmt.Sprintf("e%06d", i)))
-		if err == nil {
-			continue
-		}
-		e.expectErr("submit at the bound", err, queue.ErrFull)
-		synctest.Wait() // what is in front of a disk gets there
-		if _, err = q.Submit(event("bound")); err != nil {
-			break
-		}
-	}
+	e.fill()
 	done := make(chan error, 1)
 	go func() {
 		_, err := queue.SubmitWait(e.t.Context(), q, event("patient"), queue.Accepted)
@@ -186,6 +177,65 @@ func caseWaitForRoom(e *env) {
 	var lag queue.ErrLagged
 	if !errors.As(err, &lag) {
 		e.t.Errorf("next of the consumer that fell behind: %v, want ErrLagged", err)
+	}
+}
+
+// fill submits until the queue is full, whatever of it is in memory.
+func (e *env) fill() {
+	e.t.Helper()
+	for i := 0; ; i++ {
+		_, err := e.q.Submit(event(fmt.Sprintf("e%06d", i)))
+		if err == nil {
+			continue
+		}
+		e.expectErr("submit at the bound", err, queue.ErrFull)
+		synctest.Wait() // what is in front of a disk gets there
+		if _, err = e.q.Submit(event("bound")); err != nil {
+			return
+		}
+	}
+}
+
+// Rule: the cursor of a consumer that is gone holds back everything, visibly,
+// until it is forgotten; then nothing is held back, also after another opening.
+func caseForget(e *env) {
+	q := e.open(Options{Small: true})
+	k, ok := q.(queue.CursorKeeper)
+	if !ok {
+		return // none outlives its consumer
+	}
+	c, gone := e.required("sink"), e.required("gone")
+	e.expectErr("forget an open consumer", k.Forget(e.t.Context(), "gone"), queue.ErrBusy)
+	e.closeConsumer(gone)
+	e.fill()
+	if _, err := e.rest(c, true); err != nil {
+		e.t.Fatalf("read everything: %v", err)
+	}
+	_, err := q.Submit(event("refused"))
+	e.expectErr("submit while nobody takes what is kept", err, queue.ErrFull)
+	w := q.Watermarks()
+	want := []queue.CursorInfo{{Name: "gone", Required: true, Pending: uint64(w.Accepted)}, {Name: "sink", Required: true, Open: true}}
+	if got := k.Cursors(); !slices.Equal(got, want) || w.Committed != 0 {
+		e.t.Errorf("cursors %+v, committed %d; want %+v and 0", got, w.Committed, want)
+	}
+	for range 2 { // there is nothing to do the second time
+		if err := k.Forget(e.t.Context(), "gone"); err != nil {
+			e.t.Fatalf("forget: %v", err)
+		}
+	}
+	if got := q.Watermarks().Committed; got != w.Accepted {
+		e.t.Errorf("committed %d, the only consumer left has acknowledged %d", got, w.Accepted)
+	}
+	synctest.Wait()
+	e.durable("after")
+	e.ack(c, e.take(c, 1)[0].Seq)
+	e.close()
+	e.expectErr("forget after close", k.Forget(e.t.Context(), "sink"), queue.ErrClosed)
+	if e.s.Persistent {
+		q := e.open(Options{Small: true})
+		if got := q.(queue.CursorKeeper).Cursors(); len(got) != 1 || got[0].Name != "sink" || got[0].Open {
+			e.t.Errorf("cursors after another opening: %+v, want that of sink alone", got)
+		}
 	}
 }
 

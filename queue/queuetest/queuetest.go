@@ -1,5 +1,5 @@
 // Package queuetest is the conformance suite of package queue: what a queue must
-// do, whatever keeps it, in 23 cases C01 to C23.
+// do, whatever keeps it, in 24 cases C01 to C24.
 //
 // A backend calls Run with a Factory from its own test. Each case is a subtest
 // and gets an empty site of its own. The hooks of a site let the suite do to the
@@ -103,6 +103,7 @@ func cases() []testCase {
 		{"C21_gap", func(s *Site) bool { return s.Gap != nil }, caseGap},
 		{"C22_leaks", nil, caseLeaks},
 		{"C23_wait_for_room", nil, caseWaitForRoom},
+		{"C24_forget", nil, caseForget},
 	}
 }
 

@@ -103,6 +103,21 @@ func (c *Client) Resume(ctx context.Context, sink string) error {
 	return a.Close()
 }
 
+// Forget gives up what the queue keeps for a sink that is not configured, and says
+// how many events it had not taken.
+func (c *Client) Forget(ctx context.Context, sink string) (pending uint64, err error) {
+	a, err := c.do(ctx, http.MethodPost, "/v1/sinks/"+url.PathEscape(sink)+"/forget", nil)
+	if err != nil {
+		return 0, err
+	}
+	defer a.Close()
+	var f forgotten
+	if err := json.NewDecoder(a).Decode(&f); err != nil {
+		return 0, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return f.Pending, nil
+}
+
 // Replay is [pipeline.Pipeline.Replay] in the daemon. With an error the summary has
 // what the daemon has told.
 func (c *Client) Replay(ctx context.Context, o pipeline.ReplayOptions) (s pipeline.ReplaySummary, err error) {

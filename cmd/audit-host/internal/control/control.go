@@ -3,6 +3,7 @@
 //
 //	GET  /v1/sinks                 the sinks with their state
 //	POST /v1/sinks/{name}/resume   lets a parked sink deliver again
+//	POST /v1/sinks/{name}/forget   gives up what the queue keeps for a sink that is not configured
 //	POST /v1/dead-letters/replay   replays dead letters; answers line by line
 //
 // Guarantee: only processes of the daemon's user and of root are served. The
@@ -41,8 +42,8 @@ var ErrNoDaemon = errors.New("no daemon runs")
 type Sink struct {
 	Name     string `json:"name"`
 	Required bool   `json:"required"`
-	// State is one of package queue, or "missing" for an optional sink that could
-	// not be loaded.
+	// State is one of package queue, "missing" for an optional sink that could not
+	// be loaded, or StateUnclaimed.
 	State         string     `json:"state"`
 	PendingEvents uint64     `json:"pending_events"`
 	PendingBytes  uint64     `json:"pending_bytes"` // about
@@ -54,6 +55,16 @@ type Sink struct {
 	Restarts      uint64     `json:"restarts"`
 	Parked        string     `json:"parked"` // why; empty if it is not
 	LastError     string     `json:"last_error"`
+}
+
+// StateUnclaimed is the state of a sink that the queue keeps events for and that
+// is not configured.
+const StateUnclaimed = "unclaimed"
+
+// forgotten is the answer to a sink that was forgotten.
+type forgotten struct {
+	Forgotten string `json:"forgotten"`
+	Pending   uint64 `json:"pending_events"`
 }
 
 // replayLine is one line of the answer to a replay; one of its members is set.

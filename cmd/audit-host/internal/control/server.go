@@ -81,6 +81,7 @@ func (s *server) routes() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /v1/sinks", s.sinks)
 	m.HandleFunc("POST /v1/sinks/{name}/resume", s.resume)
+	m.HandleFunc("POST /v1/sinks/{name}/forget", s.forget)
 	m.HandleFunc("POST /v1/dead-letters/replay", s.replay)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, ok := r.Context().Value(peerKey{}).(*peer)
@@ -124,6 +125,10 @@ func (s *server) sinks(w http.ResponseWriter, _ *http.Request) {
 	for _, name := range slices.Sorted(maps.Keys(s.p.Missing)) {
 		list = append(list, Sink{Name: name, State: "missing", LastError: s.p.Missing[name]})
 	}
+	for _, u := range s.p.Unclaimed() {
+		list = append(list, Sink{Name: u.Name, Required: u.Required, State: StateUnclaimed, PendingEvents: u.Pending,
+			LastError: "not configured: " + u.Mend()})
+	}
 	answer(w, http.StatusOK, struct {
 		Sinks []Sink `json:"sinks"`
 	}{list})
@@ -153,6 +158,21 @@ func (s *server) resume(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, queue.ErrNoSink):
 		answer(w, http.StatusNotFound, errorAnswer{err.Error()})
 	case errors.Is(err, queue.ErrNotParked):
+		answer(w, http.StatusConflict, errorAnswer{err.Error()})
+	default:
+		answer(w, http.StatusInternalServerError, errorAnswer{err.Error()})
+	}
+}
+
+func (s *server) forget(w http.ResponseWriter, r *http.Request) {
+	u, err := s.p.Forget(r.Context(), r.PathValue("name"))
+	switch {
+	case err == nil:
+		s.asked(r, "an operator forgot a sink", slog.String("sink", u.Name), slog.Uint64("pending", u.Pending))
+		answer(w, http.StatusOK, forgotten{u.Name, u.Pending})
+	case errors.Is(err, pipeline.ErrUnknownSink):
+		answer(w, http.StatusNotFound, errorAnswer{err.Error()})
+	case errors.Is(err, pipeline.ErrConfigured):
 		answer(w, http.StatusConflict, errorAnswer{err.Error()})
 	default:
 		answer(w, http.StatusInternalServerError, errorAnswer{err.Error()})

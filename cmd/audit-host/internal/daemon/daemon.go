@@ -141,8 +141,13 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 	}
 	var server *ingest.Server
 	registry := metrics.New(func() metrics.Snapshot {
-		return metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed,
+		s := metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed,
 			Dead: countDead(p.Letters), Ledger: ledgerMetrics(p), Egress: egressMetrics(p), Plugins: pluginMetrics(p)}
+		for _, u := range p.Unclaimed() {
+			s.Unclaimed++
+			s.UnclaimedPending = max(s.UnclaimedPending, u.Pending)
+		}
+		return s
 	}, o.Build)
 	server, err = ingest.New(ingest.Options{
 		Intake: p.Recorder.From(pipeline.SourceHTTP), IntakeOPA: p.Recorder.From(pipeline.SourceOPA),

@@ -31,6 +31,10 @@ func ready(p *pipeline.Pipeline, now time.Time) (ok bool, reasons []string) {
 	for _, name := range slices.Sorted(maps.Keys(p.Missing)) {
 		add(false, "sink %s (optional) could not be loaded: %s", name, p.Missing[name])
 	}
+	for _, u := range p.Unclaimed() {
+		// Like one that is parked: nothing is committed without a required one.
+		add(u.Required, "the queue keeps %d events for sink %s, which is not configured: %s", u.Pending, u.Name, u.Mend())
+	}
 	metrics := p.Recorder.Metrics()
 	for i := range metrics.Sinks {
 		if harm, reason := trouble(&metrics.Sinks[i], now); reason != "" {

@@ -37,6 +37,10 @@ type Snapshot struct {
 	Egress   []Egress
 	Plugins  []Plugin
 	Ledger   *Ledger // nil if no sink is a ledger
+	// Unclaimed are the sinks that the queue keeps events for and that are not
+	// configured; UnclaimedPending is how many it keeps for the one with the most.
+	Unclaimed        int
+	UnclaimedPending uint64
 }
 
 // Ledger is what is known of the ledger.
@@ -87,6 +91,7 @@ type collector struct {
 	queueEvents, queueEventsLimit, queueBytes, queueSize *prometheus.Desc
 	queueRefused, refusedSource, queueFailed, ingest     *prometheus.Desc
 	ledgerHead, ledgerFault                              *prometheus.Desc
+	unclaimed, unclaimedPending                          *prometheus.Desc
 	deadLetters, deadOpen, deadResolved, deadAge         *prometheus.Desc
 	sinks                                                []sinkMetric
 	egress                                               []egressMetric
@@ -117,6 +122,8 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 		queueRefused:     desc("queue_refused_total", "Events refused because the queue was full."),
 		refusedSource:    desc("queue_refused_by_source_total", "Events refused because the queue was full, by who brought them.", "source"),
 		queueFailed:      desc("queue_failed", "1 if the queue cannot write any more."),
+		unclaimed:        desc("unclaimed_sinks", "Sinks that the queue keeps events for and that are not configured."),
+		unclaimedPending: desc("unclaimed_pending", "Events that the queue keeps for such a sink, the most of any."),
 		ledgerHead:       desc("ledger_head_sequence", "The last row that the ledger was seen to have."),
 		ledgerFault:      desc("ledger_fault", "1 while the ledger takes no events for this reason.", "fault"),
 		deadLetters:      desc("dead_letters", "Dead letters that are kept, resolved or not."),
@@ -179,7 +186,7 @@ func number(is bool) float64 {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.build.Desc(), c.submitted, c.sendFailures, c.unsigned, c.queueEvents, c.queueEventsLimit,
-		c.queueBytes, c.queueSize, c.queueRefused, c.refusedSource, c.ledgerHead, c.ledgerFault, c.queueFailed, c.ingest, c.deadLetters, c.deadOpen, c.deadResolved, c.deadAge} {
+		c.queueBytes, c.queueSize, c.queueRefused, c.refusedSource, c.unclaimed, c.unclaimedPending, c.ledgerHead, c.ledgerFault, c.queueFailed, c.ingest, c.deadLetters, c.deadOpen, c.deadResolved, c.deadAge} {
 		out <- d
 	}
 	for _, s := range c.sinks {
@@ -212,6 +219,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		send(c.refusedSource, counter, float64(r.Count), r.Source)
 	}
 	send(c.queueFailed, gauge, number(s.Queue.Failure != nil))
+	send(c.unclaimed, gauge, float64(s.Unclaimed))
+	send(c.unclaimedPending, gauge, float64(s.UnclaimedPending))
 	if l := s.Ledger; l != nil {
 		send(c.ledgerHead, gauge, float64(l.Head))
 		for _, f := range l.Faults {

@@ -29,10 +29,10 @@ func snapshot() Snapshot {
 		}},
 		Queue:    queue.Watermarks{Events: 9, LimitEvents: 1000, Bytes: 900, LimitBytes: 1 << 20, Refused: queue.Refusals{Count: 8, Sources: []queue.SourceRefusals{{Source: "http", Count: 5}, {Source: "opa", Count: 3}}}, Failure: errors.New("no space")},
 		Ingest:   ingest.Stats{Accepted: 1, Rejected: 2, Skipped: 3, Retry: 4, DeadLettered: 5},
-		Unsigned: true,
-		Ledger:   &Ledger{Head: 7, Faults: []string{"locked", "io"}, Fault: "io"},
-		Egress:   []Egress{{Sink: "mock", Requests: 21, Refused: 22, Sent: 23, Received: 24}},
-		Dead:     Dead{Open: 4, Resolved: 2, Oldest: now.Add(-time.Minute)},
+		Unsigned: true, Unclaimed: 2, UnclaimedPending: 31,
+		Ledger: &Ledger{Head: 7, Faults: []string{"locked", "io"}, Fault: "io"},
+		Egress: []Egress{{Sink: "mock", Requests: 21, Refused: 22, Sent: 23, Received: 24}},
+		Dead:   Dead{Open: 4, Resolved: 2, Oldest: now.Add(-time.Minute)},
 	}
 }
 
@@ -169,6 +169,12 @@ audit_host_skipped_total{sink="mock"} 1
 # HELP audit_host_submitted_total Events handed to the queue.
 # TYPE audit_host_submitted_total counter
 audit_host_submitted_total 100
+# HELP audit_host_unclaimed_pending Events that the queue keeps for such a sink, the most of any.
+# TYPE audit_host_unclaimed_pending gauge
+audit_host_unclaimed_pending 31
+# HELP audit_host_unclaimed_sinks Sinks that the queue keeps events for and that are not configured.
+# TYPE audit_host_unclaimed_sinks gauge
+audit_host_unclaimed_sinks 2
 # HELP audit_host_unique_race_retries_total Lost races for the next sequence number.
 # TYPE audit_host_unique_race_retries_total counter
 audit_host_unique_race_retries_total{sink="ledger"} 3

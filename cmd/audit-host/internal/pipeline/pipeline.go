@@ -134,6 +134,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 		return nil, fmt.Errorf("start recorder: %w", err)
 	}
 	p.sinks = nil
+	p.warnUnclaimed(o.Log)
 	p.lookup = newLookup(cfg, p.Letters)
 	if p.chronicle != nil {
 		p.chronicle.start(p.Recorder)

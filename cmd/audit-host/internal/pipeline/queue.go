@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
@@ -31,18 +32,35 @@ const (
 // is an older copy, its next events would get positions that others had, and it
 // is refused.
 func openQueue(ctx context.Context, cfg *config.Config, bulk bool, positions map[[16]byte]uint64) (queue.Queue, error) {
-	mostEvent := int(cfg.HTTP.MaxEvent + config.EventRoom)
 	if cfg.Queue.Backend == "memory" {
-		o := queue.MemoryOptions{
-			MaxEvents: cfg.Queue.MaxEvents, MaxBytes: int64(cfg.Queue.MaxBytes), MaxEvent: mostEvent, LossRecord: lossRecord,
+		if err := leftOnDisk(ctx, cfg); err != nil {
+			return nil, err
 		}
-		if bulk {
-			o.MaxEvents = min(o.MaxEvents, bulkEvents)
-			// Not so small that it has no room for an event that is admitted.
-			o.MaxBytes = min(o.MaxBytes, max(bulkBytes, 2*int64(mostEvent)))
-		}
-		return queue.NewMemory(o), nil
+		return newMemory(cfg, bulk), nil
 	}
+	q, err := openDisk(ctx, cfg, positions)
+	if err != nil {
+		return nil, err // and not a nil *Disk in the interface
+	}
+	return q, nil
+}
+
+// mostEvent is the largest record of an event that is admitted, in bytes.
+func mostEvent(cfg *config.Config) int { return int(cfg.HTTP.MaxEvent + config.EventRoom) }
+
+func newMemory(cfg *config.Config, bulk bool) *queue.Memory {
+	o := queue.MemoryOptions{
+		MaxEvents: cfg.Queue.MaxEvents, MaxBytes: int64(cfg.Queue.MaxBytes), MaxEvent: mostEvent(cfg), LossRecord: lossRecord,
+	}
+	if bulk {
+		o.MaxEvents = min(o.MaxEvents, bulkEvents)
+		// Not so small that it has no room for an event that is admitted.
+		o.MaxBytes = min(o.MaxBytes, max(bulkBytes, 2*int64(o.MaxEvent)))
+	}
+	return queue.NewMemory(o)
+}
+
+func openDisk(ctx context.Context, cfg *config.Config, positions map[[16]byte]uint64) (*queue.Disk, error) {
 	if least := config.LeastDisk(cfg.HTTP.MaxEvent); cfg.Queue.DiskBytes < least {
 		return nil, fmt.Errorf("open queue %s: queue.disk_bytes (%v) is too small for http.max_event (%v): raise it to %v at least",
 			cfg.Queue.Directory, cfg.Queue.DiskBytes, cfg.HTTP.MaxEvent, least)
@@ -51,20 +69,55 @@ func openQueue(ctx context.Context, cfg *config.Config, bulk bool, positions map
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	most := mostEvent(cfg)
 	q, err := queue.OpenDisk(ctx, queue.DiskOptions{
-		Dir: cfg.Queue.Directory, MaxBytes: int64(cfg.Queue.DiskBytes), MaxEvent: mostEvent, LossRecord: lossRecord,
-		SegmentBytes: max(min(int64(cfg.Queue.DiskBytes)/8, segmentBytes), 4*int64(mostEvent)),
-		MaxBuffered:  max(bufferBytes, 2*int64(mostEvent)),
+		Dir: cfg.Queue.Directory, MaxBytes: int64(cfg.Queue.DiskBytes), MaxEvent: most, LossRecord: lossRecord,
+		SegmentBytes: max(min(int64(cfg.Queue.DiskBytes)/8, segmentBytes), 4*int64(most)),
+		MaxBuffered:  max(bufferBytes, 2*int64(most)),
 		AtLeast:      queue.Seq(positions[id]),
 	})
 	if err != nil {
-		return nil, err // and not a nil *Disk in the interface
+		return nil, err
 	}
-	if most := q.Caps().MaxEvent; most < mostEvent {
+	if can := q.Caps().MaxEvent; can < most {
 		return nil, errors.Join(fmt.Errorf("open queue %s: it takes events of up to %d bytes, and http.max_event admits %d: raise queue.disk_bytes or lower http.max_event",
-			cfg.Queue.Directory, most, mostEvent), closeUnused(ctx, q))
+			cfg.Queue.Directory, can, most), closeUnused(ctx, q))
 	}
 	return q, nil
+}
+
+// leftOnDisk refuses to go on in memory while the queue on disk, from the time
+// before, has events that were acknowledged and that a sink has not taken: nobody
+// would deliver them, and nobody would notice.
+func leftOnDisk(ctx context.Context, cfg *config.Config) (err error) {
+	_, err = queue.DiskID(cfg.Queue.Directory)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	const mend = `set queue.backend = "disk" again until they are delivered, or give them up: move the directory away`
+	var q *queue.Disk
+	if err == nil {
+		q, err = openDisk(ctx, cfg, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("queue.backend is memory, and it can't be told whether the queue on disk, %s, still has events to deliver: %w; %s",
+			cfg.Queue.Directory, err, mend)
+	}
+	defer func() { err = errors.Join(err, closeUnused(ctx, q)) }()
+	var left []string
+	for _, c := range q.Cursors() {
+		if c.Pending > 0 {
+			left = append(left, fmt.Sprintf("%d for sink %s", c.Pending, c.Name))
+		}
+	}
+	if n := q.Watermarks().Events; len(left) == 0 && n > 0 {
+		left = append(left, fmt.Sprintf("%d that no sink has seen", n))
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("queue.backend is memory, and the queue on disk, %s, still has acknowledged events to deliver (%s): %s",
+			cfg.Queue.Directory, strings.Join(left, ", "), mend)
+	}
+	return nil
 }
 
 // The sources by which refused events are told apart; [queue.SourceGo] is that of
