@@ -46,6 +46,9 @@ type language struct{ name, title, compiler, source, open, deliver string }
 
 var languages = []language{
 	{"go", "Go", "Go 1.26 or later", "sink.go", "Open", "Deliver"},
+	{"c", "C", "clang and lld", "sink.c", "open_sink", "deliver"},
+	{"rust", "Rust", "rustc with its target for WebAssembly", "sink.rs", "open", "deliver"},
+	{"as", "AssemblyScript", "Node 20 or later, and once: npm install", "sink.ts", "open", "deliver"},
 }
 
 // Languages lists what a plugin may be written in.
@@ -137,6 +140,9 @@ func (p Project) texts(out map[string][]byte, l language) error {
 		words.Sink = "my-" + ledgerSink
 	}
 	names := map[string]string{"README.md": "README.md", "audit.toml": "audit.toml", "gitignore": ".gitignore"}
+	if p.Language == "as" {
+		names["package.json"] = "package.json"
+	}
 	if p.Grant == abi.CapabilityHTTP {
 		names["collector.toml"] = "collector.toml"
 		out["config.json"] = []byte("{\"url\": \"http://127.0.0.1:8481/v1/events\"}\n")

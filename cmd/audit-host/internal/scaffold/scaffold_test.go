@@ -14,6 +14,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/manifest"
+	"github.com/audit-host/audit-host/abi/sdk"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 )
 
@@ -26,6 +27,16 @@ func projects() []Project {
 		}
 	}
 	return list
+}
+
+func TestLanguagesAreThoseOfTheSDKs(t *testing.T) {
+	want := append([]string{"go"}, sdk.Languages()...)
+	got := Languages()
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("languages %q, and SDKs for %q", got, want)
+	}
 }
 
 // TestProjects: what is made agrees with itself and with audit-host.
