@@ -19,10 +19,11 @@ import (
 //go:embed c/README.md c/*.h c/example*/*.c c/example*/*.json c/example*/build.sh
 //go:embed rust/README.md rust/Cargo.toml rust/src/*.rs rust/example*/*.rs rust/example*/*.json rust/example*/build.sh
 //go:embed as/README.md as/package.json as/*.ts as/example*/*.ts as/example*/*.json as/example*/build.sh
+//go:embed zig/README.md zig/*.zig zig/example*/*.zig zig/example*/*.json zig/example*/build.sh
 var files embed.FS
 
 // Languages lists the folders of [Files].
-func Languages() []string { return []string{"c", "rust", "as"} }
+func Languages() []string { return []string{"c", "rust", "as", "zig"} }
 
 // Files has a folder for each of [Languages]. In it lie the SDK's files, a
 // README.md, and a folder example with a sink, its manifest and a script that

@@ -97,12 +97,16 @@ var declares = map[string]struct{ exported, called string }{
 	"c":    {exported: `AUDIT_EXPORT("%s")`, called: "audit_import_%s("},
 	"rust": {exported: `pub extern "C" fn %s(`, called: "import_%s("},
 	"as":   {exported: "export function %s(", called: "abi.import_%s("},
+	"zig":  {exported: `.name = "%s"`, called: "abi.import.%s("},
 }
 
 // TestEveryFunctionIsThere looks for each export and import in the part that is
 // written by hand. The signatures are checked where the compilers are, in
 // interop/sdk.
 func TestEveryFunctionIsThere(t *testing.T) {
+	if n := len(sdk.Languages()); n != len(files()) {
+		t.Errorf("%d languages, numbers are generated for %d", n, len(files()))
+	}
 	for _, lang := range sdk.Languages() {
 		var text strings.Builder
 		files, err := fs.Glob(sdk.Files(), lang+"/*")
