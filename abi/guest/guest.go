@@ -3,9 +3,9 @@
 // with
 //
 //	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w" -o plugin.wasm
-//	go run github.com/audit-host/audit-host/abi/cmd/add-manifest manifest.json plugin.wasm
+//	audit-host plugin manifest manifest.json plugin.wasm
 //
-// plugins/sink-mock is a small plugin to begin with.
+// "audit-host plugin new NAME --lang go" makes a plugin to begin with.
 //
 // The package exports the functions of the ABI (package abi) and wraps those
 // of the host. Guarantees: one inbox is reused for every batch, so that a
