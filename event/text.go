@@ -206,7 +206,7 @@ func appendEscaped(dst []byte, c byte) []byte {
 // textFault says what is wrong with a text of a client, "" when nothing is.
 // The text must be UTF-8 of least to most bytes without control characters,
 // those in except aside.
-func textFault(s string, least, most int, except string) string {
+func textFault[T string | []byte](s T, least, most int, except string) string {
 	if len(s) < least {
 		return "is empty"
 	}
@@ -215,8 +215,12 @@ func textFault(s string, least, most int, except string) string {
 	}
 	for i := 0; i < len(s); {
 		r, size := rune(s[i]), 1
+		if ' ' <= r && r < 0x7f {
+			i++
+			continue
+		}
 		if r >= utf8.RuneSelf {
-			if r, size = utf8.DecodeRuneInString(s[i:]); r == utf8.RuneError && size == 1 {
+			if r, size = utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))])); r == utf8.RuneError && size == 1 {
 				return fmt.Sprintf("is not valid UTF-8 (at its byte %d)", i)
 			}
 		}
