@@ -49,6 +49,7 @@ var languages = []language{
 	{"c", "C", "clang and lld", "sink.c", "open_sink", "deliver"},
 	{"rust", "Rust", "rustc with its target for WebAssembly", "sink.rs", "open", "deliver"},
 	{"as", "AssemblyScript", "Node 20 or later, and once: npm install", "sink.ts", "open", "deliver"},
+	{"zig", "Zig", "Zig 0.11", "sink.zig", "open", "deliver"},
 }
 
 // Languages lists what a plugin may be written in.
