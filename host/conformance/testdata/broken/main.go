@@ -1,0 +1,202 @@
+// Command broken is the guest of the tests of package conformance: a sink that
+// keeps all rules, but for the one that its configuration tells it to break.
+package main
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/abi/guest"
+)
+
+func main() {}
+
+func init() { guest.Register(&sink{}) }
+
+type sink struct {
+	config struct {
+		Break string `json:"break"`
+	}
+	script guest.Script
+	out    [64 << 10]byte
+	kept   [][]byte        // of "leaks"
+	had    map[string]bool // of "remembers"
+	held   []row           // of "holds" and "flushes"
+	work   int
+}
+
+type row struct{ id, payload []byte }
+
+const pause = 10 * time.Millisecond
+
+func (s *sink) Open(text []byte) guest.Answer {
+	d := json.NewDecoder(strings.NewReader(string(text)))
+	d.DisallowUnknownFields()
+	err := d.Decode(&s.config)
+	switch {
+	case err == nil:
+	case strings.Contains(string(text), "takes-all") || s.config.Break == "takes-all":
+		s.config.Break = "takes-all"
+	case strings.Contains(string(text), "traps-on-config"):
+		panic(err)
+	default:
+		return guest.BadConfig(err.Error())
+	}
+	s.had = map[string]bool{}
+	return guest.OK(0)
+}
+
+func (s *sink) Deliver(b abi.View) guest.Answer {
+	switch s.config.Break {
+	case "leaks":
+		s.kept = append(s.kept, make([]byte, 64<<10))
+	case "address":
+		if b.Len() > 0 && int32(uintptr(unsafe.Pointer(unsafe.SliceData(b.At(0).Payload())))) < 0 {
+			return guest.Reject("a pointer below 0")
+		}
+	case "signed":
+		if int32(b.Attempt()) < 1 {
+			return guest.Reject("an attempt below 1")
+		}
+	case "quadratic":
+		for i := range b.Len() * b.Len() {
+			s.work += i * len(b.Lines())
+		}
+	case "silent":
+		return guest.OK(b.Len())
+	case "garbage":
+		return guest.Answer{Outcome: abi.Trap}
+	case "appends", "ignores-append", "remembers", "numbers", "claims":
+		return s.lines(b)
+	}
+	return s.rows(b)
+}
+
+// rows stores a batch in the database.
+func (s *sink) rows(b abi.View) guest.Answer {
+	rows := s.held
+	s.held = nil
+	for i := range b.Len() {
+		rows = append(rows, row{b.At(i).ID(), b.At(i).Payload()})
+	}
+	switch s.config.Break {
+	case "reorders":
+		slices.Reverse(rows)
+	case "drops":
+		if len(rows) > 1000 {
+			rows = rows[:1000]
+		}
+	case "holds", "flushes":
+		if n := len(rows); b.Len() > 1 {
+			s.held = []row{{slices.Clone(rows[n-1].id), slices.Clone(rows[n-1].payload)}}
+			rows = rows[:n-1]
+		}
+	}
+	fresh, status := s.insert(rows)
+	if status == abi.SQLDone {
+		if s.config.Break == "miscounts" {
+			return guest.OK(fresh)
+		}
+		return guest.OK(b.Len())
+	}
+	switch s.config.Break {
+	case "ignores-sql":
+		return guest.OK(b.Len())
+	case "no-verdicts":
+		return guest.Partial(b.Len() - 1)
+	case "rejects":
+		return guest.Reject("status " + strconv.Itoa(int(status)))
+	case "traps-on-status":
+		panic("status " + strconv.Itoa(int(status)))
+	}
+	return guest.Busy(pause, "status "+strconv.Itoa(int(status)))
+}
+
+// insert runs one transaction and returns how many rows are new.
+func (s *sink) insert(rows []row) (fresh int, status abi.SQLStatus) {
+	sc := &s.script
+	sc.Reset()
+	if s.config.Break == "not-idempotent" {
+		sc.Step(abi.SQLExec, "CREATE TABLE IF NOT EXISTS events (id TEXT, payload TEXT, luck INTEGER)", 0, 0)
+	} else {
+		sc.Step(abi.SQLExec, "CREATE TABLE IF NOT EXISTS events (id TEXT PRIMARY KEY, payload TEXT, luck INTEGER)", 0, 0)
+	}
+	sc.Step(abi.SQLQuery, "SELECT count(*) FROM events", 0, 0)
+	if len(rows) > 0 {
+		luck := int64(0)
+		if s.config.Break == "asks-for-chance" {
+			luck = s.chance()
+		}
+		sc.Step(abi.SQLMany, "INSERT OR IGNORE INTO events VALUES", 3, len(rows))
+		for _, r := range rows {
+			sc.Text(r.id)
+			sc.Text(r.payload)
+			sc.Int(luck)
+		}
+	}
+	sc.Step(abi.SQLQuery, "SELECT count(*) FROM events", 0, 0)
+	status, answer := sc.Run(abi.SQLWrite, s.out[:])
+	if status != abi.SQLDone {
+		return 0, status
+	}
+	r := guest.NewRows(answer)
+	r.Next()
+	before := r.Int()
+	r.Next()
+	return int(r.Int() - before), status
+}
+
+func (s *sink) chance() int64 {
+	var sc guest.Script
+	sc.Step(abi.SQLQuery, "SELECT random()", 0, 0)
+	_, answer := sc.Run(abi.SQLRead, s.out[:])
+	r := guest.NewRows(answer)
+	r.Next()
+	return r.Int()
+}
+
+// lines appends a batch to the file, a line for each event.
+func (s *sink) lines(b abi.View) guest.Answer {
+	number := 0
+	if s.config.Break == "numbers" {
+		v, status := guest.KVGet("number", nil)
+		if status != abi.StatusDone && status != abi.StatusAbsent {
+			return guest.Busy(pause, status.String())
+		}
+		number, _ = strconv.Atoi(string(v))
+	}
+	for i := range b.Len() {
+		e := b.At(i)
+		if s.config.Break == "remembers" && s.had[string(e.ID())] {
+			continue
+		}
+		number++
+		line := append(strconv.AppendInt(nil, int64(number), 10), ' ')
+		line = append(append(append(append(line, e.ID()...), ' '), e.Payload()...), '\n')
+		if status := guest.Append(line); status != abi.StatusDone && s.config.Break != "ignores-append" {
+			return guest.Busy(pause, status.String())
+		}
+		s.had[string(e.ID())] = s.config.Break == "remembers"
+	}
+	if s.config.Break == "numbers" {
+		if status := guest.KVSet("number", []byte(strconv.Itoa(number))); status != abi.StatusDone {
+			return guest.Busy(pause, status.String())
+		}
+	}
+	return guest.OK(b.Len())
+}
+
+func (s *sink) Flush() guest.Answer {
+	if s.config.Break == "flushes" && len(s.held) > 0 {
+		if _, status := s.insert(s.held); status != abi.SQLDone {
+			return guest.Busy(pause, "flush")
+		}
+		s.held = nil
+	}
+	return guest.OK(0)
+}
