@@ -72,7 +72,7 @@ impl<'a> Script<'a> {
         let answer = unsafe { import_sql(mode, self.steps.address(), n as u32, out.as_mut_ptr() as u32, out.len() as u32) };
         let out = &out[..(answer as u32 as usize).min(out.len())];
         match (answer >> 32) as u32 {
-            SQL_DONE => Ok(Rows { rest: out, step: 0, columns: 0, left: 0 }),
+            SQL_DONE => Ok(Rows::new(out)),
             status => Err((status, out)),
         }
     }
@@ -88,16 +88,25 @@ impl<'a> Default for Script<'a> {
 /// `next_row`, then its cells from left to right.
 pub struct Rows<'a> {
     rest: &'a [u8],
-    /// The step and the number of columns of the row.
-    pub step: u32,
-    pub columns: u32,
-    left: u32,
+    step: u32,
+    columns: u32,
+    left: u32, // cells
 }
 
 impl<'a> Rows<'a> {
     /// Reads the bytes of an answer.
     pub fn new(answer: &'a [u8]) -> Rows<'a> {
         Rows { rest: answer, step: 0, columns: 0, left: 0 }
+    }
+
+    /// The step that the row belongs to.
+    pub fn step(&self) -> u32 {
+        self.step
+    }
+
+    /// The row's number of columns.
+    pub fn columns(&self) -> u32 {
+        self.columns
     }
 
     fn u32(&mut self) -> u32 {
