@@ -28,6 +28,9 @@ type dbFile struct {
 	options dbOptions
 	// opened is called, protected, with each new connection.
 	opened func(*dbConn) error
+	// hand tells that another one goes on with the file at once: close leaves its
+	// log as it is.
+	hand bool
 	// syncDir makes the names in a folder durable; nil is syncDir itself.
 	syncDir func(dir string) error
 
@@ -275,6 +278,9 @@ func (f *dbFile) close() error {
 		return nil
 	}
 	f.conn = nil
+	if f.hand {
+		return c.close()
+	}
 	err := c.finish()
 	if e := (*dbError)(nil); errors.As(err, &e) && e.code&0xff == int(sqlite3.BUSY) {
 		err = nil

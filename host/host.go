@@ -46,7 +46,6 @@ type Sink struct {
 	grants   grants
 	inst     *instance // nil until needed and after a host-made outcome
 	counts   counts
-	growth   int64   // what instances may grow by in bytes, 0 as Options say; see Bench.Limit
 	trace    trace   // what a crash bundle tells of the instance's life
 	player   *player // nil but in a replay
 	wasm     []byte  // the plugin's file, kept for crash bundles

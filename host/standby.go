@@ -89,6 +89,11 @@ func (s *Sink) Stop(ctx context.Context) error {
 		return fmt.Errorf("sink %s: stop plugin: %w", s.o.Name, err)
 	}
 	defer s.end()
+	if s.sql != nil {
+		// Whoever is next writes the log back, or the end does: a reader in the way
+		// of that would be waited for, and with him all events.
+		s.sql.file.hand = true
+	}
 	return s.stop(ctx)
 }
 

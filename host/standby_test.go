@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -115,5 +116,49 @@ func TestStartFails(t *testing.T) {
 	}
 	if err := s.Close(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// The kv store that a plugin finds is the one that the plugin before it left,
+// however long it was prepared.
+func TestTheStoreChangesHands(t *testing.T) {
+	ctx := t.Context()
+	wasm, o := buildKVGuest(t), kvOptions(filepath.Join(t.TempDir(), "kv.db"))
+	o.Cache = sharedCache(t)
+	first := openGuest(t, wasm, o)
+	second, err := Prepare(ctx, wasm, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := second.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	seq := uint64(0)
+	batch := func(events int) *abi.Batch {
+		b := &abi.Batch{ID: seq + 1, Attempt: 1, Queue: [16]byte{1}}
+		for range events {
+			seq++
+			b.Events = append(b.Events, abi.Event{ID: "id", AgentID: "a", Seq: seq, Payload: []byte("{}")})
+		}
+		return b
+	}
+	for _, s := range []*Sink{first, second, first, second} {
+		if r, err := s.Start(ctx); err != nil || r.Outcome != abi.OK {
+			t.Fatalf("%v, %v", r, err)
+		}
+		last := batch(3)
+		for range 2 { // what comes again is known, by whichever plugin
+			if r := s.Deliver(ctx, last); r.Outcome != abi.OK {
+				t.Fatalf("%v %q", r.Outcome, r.Detail)
+			}
+		}
+		if v, _ := s.grants.kv.get("count/a"); string(v) != fmt.Sprint(seq) {
+			t.Errorf("it counts %q of %d", v, seq)
+		}
+		if err := s.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

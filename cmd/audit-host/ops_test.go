@@ -178,7 +178,7 @@ func TestParkedSinkIsResumed(t *testing.T) {
 		t.Errorf("ready: %s", got)
 	}
 	text := must(t, 0, "", "sink", "list", "-c", config).stdout
-	if !regexp.MustCompile(`(?m)^copy +parked +yes +999\d +\d+ +\S+ +\d+ +"3 incidents`).MatchString(text) {
+	if !regexp.MustCompile(`(?m)^copy +parked +yes +999\d +\d+ +\S+ +\d+ +sink-sqlite \S+ \(\w{12}\) +"3 incidents`).MatchString(text) {
 		t.Errorf("sink list:\n%s", text)
 	}
 	if r := must(t, exitDeadLetters, "", "dlq", "replay", "-c", config); !strings.Contains(r.stdout, `later  e00000  "the sink is parked: audit-host sink resume copy"`) {

@@ -43,12 +43,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 func newRoot() *cobra.Command {
 	root := group("audit-host", "Keeps what a policy engine refused in a signed, hash-chained ledger",
-		newInit(), newValidate(), newRun(), newIngest(), newVerify(), newCanonicalize(), newTail(),
+		newInit(), newValidate(), newRun(), newReload(), newIngest(), newVerify(), newCanonicalize(), newTail(),
 		group("dlq", "Look after the dead letters", newDLQList(), newDLQShow(), newDLQReplay(), newDLQPurge()),
 		group("sink", "Look after the sinks", newSinkList(), newSinkResume(), newSinkForget()),
 		group("ledger", "Look after the ledger", newAcceptHead()),
 		group("key", "Make and show keys", newKeyNew(), newKeyPublic()),
-		group("plugin", "Make plugins, look at them, pin them", newPluginNew(), newPluginManifest(), newPluginInspect(), newPluginLock(), newPluginReplay()),
+		group("plugin", "Make plugins, look at them, pin them", newPluginNew(), newPluginManifest(), newPluginInspect(), newPluginCheck(), newPluginLock(), newPluginReplay()),
 		newVersion(), newCompletion())
 	root.Long = root.Short + `.
 

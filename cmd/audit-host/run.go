@@ -1,6 +1,10 @@
 package main
 
 import (
+	"os"
+	"os/signal"
+	"syscall"
+
 	"github.com/spf13/cobra"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/daemon"
@@ -15,8 +19,13 @@ func newRun() *cobra.Command {
 within drain_timeout, commits, writes the ledger's log back, and reports what
 remained. A second signal ends it at once.
 
+SIGHUP has it follow its configuration, as audit-host reload does: plugins are
+exchanged without a stop. Where there is an audit.lock, renewing it does the same
+(reload.watch). The log tells what came of it; a configuration with a problem
+changes nothing.
+
 It runs in the foreground and logs to stderr. Under systemd use Type=notify:
-it says when it is ready.
+it says when it is ready; ExecReload=audit-host reload -c FILE.
 
 Exits with
   0   everything that was accepted has landed
@@ -32,11 +41,15 @@ Exits with
 		if err != nil {
 			return err
 		}
+		// From the very beginning, or the signal would end us.
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
 		ctx, stop := untilSignal(c.Context())
 		defer stop()
 		b := readBuildInfo()
 		report, err := daemon.Run(ctx, daemon.Options{
-			Config: cfg, Log: newLogger(cfg.Log, c.ErrOrStderr()),
+			Config: cfg, Log: newLogger(cfg.Log, c.ErrOrStderr()), Hangup: hangup,
 			Build: metrics.Build{Version: b.Version, Commit: b.Commit, Go: b.Go, SQLite: b.SQLite, Wazero: b.Wazero},
 		})
 		if err != nil {

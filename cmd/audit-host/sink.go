@@ -28,8 +28,9 @@ func newSinkList() *cobra.Command {
 		Use:   "list [-c FILE]",
 		Short: "Show what the sinks of the running daemon are doing",
 		Long: `Shows every sink with its state, the events that it has not taken yet, about how
-many bytes they have, the age of the oldest, how often its plugin was restarted,
-and why it is parked or what went wrong last.`,
+many bytes they have, the age of the oldest, how often its plugin was restarted, which
+plugin that is, and why it is parked, why its last plugin was taken back, or what
+went wrong last. A plugin that has taken over not long ago is on probation.`,
 		Args: arguments(0, 0),
 	}
 	path := configFlag(c)
@@ -56,7 +57,7 @@ and why it is parked or what went wrong last.`,
 			return nil
 		}
 		w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "SINK\tSTATE\tREQUIRED\tPENDING\tBYTES\tAGE\tRESTARTS\tTROUBLE")
+		fmt.Fprintln(w, "SINK\tSTATE\tREQUIRED\tPENDING\tBYTES\tAGE\tRESTARTS\tPLUGIN\tTROUBLE")
 		for i := range sinks {
 			s := &sinks[i]
 			required, age, trouble := "yes", "-", "-"
@@ -69,10 +70,19 @@ and why it is parked or what went wrong last.`,
 			switch {
 			case s.Parked != "":
 				trouble = strconv.Quote(s.Parked)
+			case s.RolledBack != "":
+				trouble = strconv.Quote("the new plugin was taken back: " + s.RolledBack)
 			case s.LastError != "":
 				trouble = strconv.Quote(s.LastError)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%d\t%s\n", s.Name, s.State, required, s.PendingEvents, s.PendingBytes, age, s.Restarts, trouble)
+			plugin := "-"
+			if s.Plugin != "" {
+				plugin = fmt.Sprintf("%s %s (%.12s)", s.Plugin, s.Version, s.SHA256)
+			}
+			if s.Probation {
+				plugin += ", on probation"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%d\t%s\t%s\n", s.Name, s.State, required, s.PendingEvents, s.PendingBytes, age, s.Restarts, plugin, trouble)
 		}
 		if err := w.Flush(); err != nil {
 			return fmt.Errorf("write answer: %w", err)
@@ -88,8 +98,8 @@ func newSinkResume() *cobra.Command {
 		Short: "Let a parked sink of the running daemon deliver again",
 		Long: `A sink whose plugin ended too often is parked: it delivers nothing, and its
 events are kept. Once the cause is mended this lets it go on where it was, with
-a whole restart budget. A changed configuration or plugin needs a restart of the
-daemon instead, which resumes too.`,
+a whole restart budget. If the cause was its plugin or configuration, use
+audit-host reload instead, which resumes the sinks that it changes.`,
 		Args: arguments(1, 1),
 	}
 	path := configFlag(c)

@@ -5,6 +5,7 @@
 //	POST /v1/sinks/{name}/resume   lets a parked sink deliver again
 //	POST /v1/sinks/{name}/forget   gives up what the queue keeps for a sink that is not configured
 //	POST /v1/dead-letters/replay   replays dead letters; answers line by line
+//	POST /v1/reload                has the daemon follow its configuration
 //
 // Guarantee: only processes of the daemon's user and of root are served. The
 // socket has mode 0600 and lies in a directory of mode 0700, and where the system
@@ -55,6 +56,18 @@ type Sink struct {
 	Restarts      uint64     `json:"restarts"`
 	Parked        string     `json:"parked"` // why; empty if it is not
 	LastError     string     `json:"last_error"`
+
+	Plugin  string `json:"plugin"`
+	Version string `json:"version"`
+	SHA256  string `json:"sha256"`
+	// Probation tells that the plugin may still be taken back; Swaps counts those
+	// that took over, Rollbacks those taken back. RolledBack says why the last one
+	// was; empty if it was not.
+	Probation    bool       `json:"probation"`
+	Swaps        uint64     `json:"swaps"`
+	Rollbacks    uint64     `json:"rollbacks"`
+	RolledBack   string     `json:"rolled_back"`
+	RolledBackAt *time.Time `json:"rolled_back_at"`
 }
 
 // StateUnclaimed is the state of a sink that the queue keeps events for and that

@@ -83,6 +83,7 @@ func (s *server) routes() http.Handler {
 	m.HandleFunc("POST /v1/sinks/{name}/resume", s.resume)
 	m.HandleFunc("POST /v1/sinks/{name}/forget", s.forget)
 	m.HandleFunc("POST /v1/dead-letters/replay", s.replay)
+	m.HandleFunc("POST /v1/reload", s.reload)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, ok := r.Context().Value(peerKey{}).(*peer)
 		if ok && p.refused == nil {
@@ -119,8 +120,14 @@ func (s *server) asked(r *http.Request, what string, attrs ...any) {
 func (s *server) sinks(w http.ResponseWriter, _ *http.Request) {
 	list := []Sink{}
 	m := s.p.Recorder.Metrics()
+	plugins := map[string]pipeline.PluginState{}
+	for _, p := range s.p.PluginStates() {
+		plugins[p.Sink] = p
+	}
 	for i := range m.Sinks {
-		list = append(list, describe(&m.Sinks[i], s.now()))
+		sink := describe(&m.Sinks[i], s.now())
+		sink.seat(plugins[sink.Name])
+		list = append(list, sink)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.p.Missing)) {
 		list = append(list, Sink{Name: name, State: "missing", LastError: s.p.Missing[name]})
@@ -144,6 +151,16 @@ func describe(m *queue.SinkMetrics, now time.Time) Sink {
 		s.Oldest, s.AgeSeconds = &at, max(0, now.Sub(at).Seconds())
 	}
 	return s
+}
+
+// seat tells which plugin a sink has.
+func (s *Sink) seat(p pipeline.PluginState) {
+	s.Plugin, s.Version, s.SHA256 = p.Name, p.Version, p.Digest
+	s.Probation, s.Swaps, s.Rollbacks, s.RolledBack = p.Probation, p.Swaps, p.Rollbacks, p.RolledBack
+	if !p.RolledBackAt.IsZero() {
+		at := p.RolledBackAt.UTC()
+		s.RolledBackAt = &at
+	}
 }
 
 func (s *server) resume(w http.ResponseWriter, r *http.Request) {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -32,16 +33,20 @@ type Options struct {
 	Config *config.Config
 	Log    *slog.Logger
 	Build  metrics.Build
+	// Hangup has the daemon follow its configuration whenever something comes out
+	// of it; nil never.
+	Hangup <-chan os.Signal
 }
 
 // Run serves until ctx is done. The report counts the events of this run; it is
 // that of a run even if err is not nil.
 func Run(ctx context.Context, o Options) (queue.Report, error) {
+	w := newWatch(o.Config)
 	p, err := pipeline.Open(ctx, pipeline.Options{Config: o.Config, Log: o.Log})
 	if err != nil {
 		return queue.Report{}, err
 	}
-	stopped, serveErr := serve(ctx, o, p)
+	stopped, serveErr := serve(ctx, o, p, w)
 	// What the requests under way took of the time is gone.
 	drain, cancel := context.WithDeadline(context.WithoutCancel(ctx), stopped.Add(o.Config.DrainTimeout))
 	defer cancel()
@@ -51,7 +56,7 @@ func Run(ctx context.Context, o Options) (queue.Report, error) {
 
 // serve answers requests until ctx is done or the listener fails, and returns
 // when that was.
-func serve(ctx context.Context, o Options, p *pipeline.Pipeline) (stopped time.Time, err error) {
+func serve(ctx context.Context, o Options, p *pipeline.Pipeline, w *watch) (stopped time.Time, err error) {
 	cfg := o.Config
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -73,6 +78,7 @@ func serve(ctx context.Context, o Options, p *pipeline.Pipeline) (stopped time.T
 		group.Go(func() { served <- server.Serve(ctx, ln) })
 	}
 	group.Go(func() { sweep(ctx, p, o.Log) })
+	group.Go(func() { reload(ctx, o.Hangup, w, p, o.Log) })
 	group.Go(func() { controlled(ctx, cfg, p, o.Log) })
 	if cfg.DeadLetters.ReplayAtStart {
 		group.Go(func() { p.ReplayAtStart(ctx, o.Log) })
@@ -142,7 +148,7 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 	var server *ingest.Server
 	registry := metrics.New(func() metrics.Snapshot {
 		s := metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed,
-			Dead: countDead(p.Letters), Ledger: ledgerMetrics(p), Egress: egressMetrics(p), Plugins: pluginMetrics(p)}
+			Dead: countDead(p.Letters), Ledger: ledgerMetrics(p), Egress: egressMetrics(p), Plugins: pluginMetrics(p), Reload: reloadMetrics(p)}
 		for _, u := range p.Unclaimed() {
 			s.Unclaimed++
 			s.UnclaimedPending = max(s.UnclaimedPending, u.Pending)

@@ -37,6 +37,7 @@ type Snapshot struct {
 	Egress   []Egress
 	Plugins  []Plugin
 	Ledger   *Ledger // nil if no sink is a ledger
+	Reload   *Reload // nil if there are no reloads
 	// Unclaimed are the sinks that the queue keeps events for and that are not
 	// configured; UnclaimedPending is how many it keeps for the one with the most.
 	Unclaimed        int
@@ -96,6 +97,7 @@ type collector struct {
 	sinks                                                []sinkMetric
 	egress                                               []egressMetric
 	plugins                                              pluginMetrics
+	reload                                               reloadMetrics
 }
 
 // sinkMetric is one number of every sink.
@@ -134,6 +136,7 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 	}
 	c.egress = egressMetrics(desc)
 	c.plugins = newPluginMetrics(desc)
+	c.reload = newReloadMetrics(desc)
 	c.build = prometheus.MustNewConstMetric(desc("build_info", "What this binary is made of; always 1.",
 		"version", "commit", "goversion", "sqlite", "wazero"), prometheus.GaugeValue, 1, b.Version, b.Commit, b.Go, b.SQLite, b.Wazero)
 	sink := func(name, help string, kind prometheus.ValueType, get func(*queue.SinkMetrics, time.Time) float64) {
@@ -197,6 +200,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	}
 	out <- c.plugins.outcomes
 	out <- c.plugins.limits
+	c.reload.describe(out)
 }
 
 // Collect implements prometheus.Collector.
@@ -251,6 +255,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	c.plugins.collect(s.Plugins, send)
+	c.reload.collect(s.Reload, send)
 	for _, e := range s.Egress {
 		for _, metric := range c.egress {
 			send(metric.desc, counter, float64(metric.get(e)), e.Sink)

@@ -22,7 +22,7 @@ const (
 )
 
 // chronicle records what becomes of the plugins as events in the same queue:
-// audit.plugin.loaded, trapped, parked, resumed and dead_letter.
+// audit.plugin.loaded, trapped, parked, resumed, rolled_back and dead_letter.
 //
 // It never tells of itself: a crash on a batch of nothing but such events, and
 // the dead letter of one, make none. Together with the bound on each type and
@@ -37,8 +37,7 @@ type chronicle struct {
 	submit  func(context.Context, abi.Event) error
 	metrics func() queue.Metrics
 	log     *slog.Logger
-	names   []string                // of the sinks
-	sinks   map[string]event.Plugin // name, version and digest of each sink's plugin
+	seats   []*seat
 
 	notes  chan event.Plugin
 	end    chan struct{}
@@ -60,17 +59,21 @@ type allowance struct {
 }
 
 // newChronicle makes a chronicle of these sinks. Nothing is recorded before run.
-func newChronicle(guests []guest, log *slog.Logger) *chronicle {
-	c := &chronicle{
-		log: log, sinks: map[string]event.Plugin{}, notes: make(chan event.Plugin, chronicleRoom), end: make(chan struct{}), done: make(chan struct{}),
+func newChronicle(seats []*seat, log *slog.Logger) *chronicle {
+	return &chronicle{
+		log: log, seats: seats, notes: make(chan event.Plugin, chronicleRoom), end: make(chan struct{}), done: make(chan struct{}),
 		lost: map[[2]string]int{}, budget: map[[2]string]*allowance{}, parked: map[string]bool{},
 	}
-	for _, g := range guests {
-		m := g.sink.Manifest()
-		c.names = append(c.names, g.name)
-		c.sinks[g.name] = event.Plugin{Sink: g.name, Name: m.Name, Version: m.Version, Digest: g.sink.Digest()}
+}
+
+// plugin is that of a sink, as it is now.
+func (c *chronicle) plugin(sink string) (p event.Plugin, known bool) {
+	for _, s := range c.seats {
+		if s.name == sink {
+			return s.plugin(), true
+		}
 	}
-	return c
+	return p, false
 }
 
 // start begins to record, with a load of each plugin.
@@ -100,8 +103,8 @@ func (c *chronicle) halt(ctx context.Context) {
 
 func (c *chronicle) run(ctx context.Context) {
 	defer close(c.done)
-	for _, name := range c.names {
-		p := c.sinks[name]
+	for _, s := range c.seats {
+		p := s.plugin()
 		p.What = event.PluginLoaded
 		c.record(ctx, p)
 	}
@@ -127,7 +130,7 @@ func (c *chronicle) run(ctx context.Context) {
 // look records which sinks were parked or resumed since the last time.
 func (c *chronicle) look(ctx context.Context) {
 	for _, m := range c.metrics().Sinks {
-		p, known := c.sinks[m.Name]
+		p, known := c.plugin(m.Name)
 		if is := m.Parked != ""; known && is != c.parked[m.Name] {
 			c.parked[m.Name] = is
 			p.What, p.Detail = event.PluginResumed, ""
@@ -200,7 +203,7 @@ func (w *watched) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
 				others++
 			}
 		}
-		if p := w.c.sinks[w.name]; others > 0 {
+		if p, _ := w.c.plugin(w.name); others > 0 {
 			p.What, p.Outcome, p.Events = event.PluginTrapped, r.Outcome.String(), len(b.Events)
 			p.Detail, _, _ = strings.Cut(r.Detail, "\n")
 			w.c.note(p)
@@ -225,7 +228,7 @@ func (w *watchedLetters) Put(ctx context.Context, letters []abi.DeadLetter) erro
 	bySink := map[string]*event.Plugin{}
 	for i := range letters {
 		l := &letters[i]
-		p, known := w.c.sinks[l.Sink]
+		p, known := w.c.plugin(l.Sink)
 		if !known || event.IsPlugin(&l.Event) {
 			continue
 		}

@@ -78,7 +78,7 @@ func TestPluginEvents(t *testing.T) {
 	for p.Recorder.Metrics().Sinks[1].DLQLanded == 0 {
 		<-time.After(time.Millisecond)
 	}
-	digest := p.guests[1].sink.Digest()
+	digest := p.seats[1].State().Digest
 	if report := closeAll(t, p); report.Remained != 0 {
 		t.Errorf("%+v", report)
 	}
@@ -166,8 +166,7 @@ func (n nowhere) Put(context.Context, []abi.DeadLetter) error { return n.err }
 
 // quiet is a chronicle of one sink that submits into a list.
 func quiet(list *[]event.Plugin, metrics *atomic.Pointer[queue.Metrics], fail *error) *chronicle {
-	c := newChronicle(nil, slog.New(slog.DiscardHandler))
-	c.names, c.sinks = []string{"ledger"}, map[string]event.Plugin{"ledger": {Sink: "ledger", Name: "p", Digest: "d"}}
+	c := newChronicle([]*seat{{name: "ledger", state: PluginState{Sink: "ledger", Name: "p", Digest: "d"}}}, slog.New(slog.DiscardHandler))
 	c.metrics = func() queue.Metrics { return *metrics.Load() }
 	c.submit = func(_ context.Context, e abi.Event) error {
 		var payload struct {
@@ -266,7 +265,7 @@ func TestChronicleNeverWaits(t *testing.T) {
 		var fail error
 		c := newChronicle(nil, slog.New(slog.DiscardHandler))
 		c.metrics = func() queue.Metrics { return queue.Metrics{} }
-		c.sinks["ledger"] = event.Plugin{Sink: "ledger"}
+		c.seats = []*seat{{name: "ledger", state: PluginState{Sink: "ledger"}}}
 		c.submit = func(ctx context.Context, _ abi.Event) error { <-ctx.Done(); return ctx.Err() }
 		ctx, cancel := context.WithCancel(context.Background())
 		c.cancel = cancel

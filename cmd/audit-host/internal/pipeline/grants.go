@@ -136,16 +136,10 @@ type Egress struct {
 // Egress lists the sinks that have the http capability.
 func (p *Pipeline) Egress() []Egress {
 	var list []Egress
-	for _, g := range p.guests {
-		if c, ok := g.sink.Egress(); ok {
-			list = append(list, Egress{g.name, c})
+	for _, s := range p.seats {
+		if n := s.numbers(); n.asked {
+			list = append(list, Egress{s.name, n.egress})
 		}
 	}
 	return list
-}
-
-// guest is a sink that is a plugin, by its name.
-type guest struct {
-	name string
-	sink *host.Sink
 }

@@ -39,11 +39,20 @@ type PluginCounts struct {
 // a limit included. It may be called at any time.
 func (p *Pipeline) Plugins() []PluginCounts {
 	var list []PluginCounts
-	for _, g := range p.guests {
-		list = append(list, PluginCounts{g.name, g.sink.Counts()})
+	for _, s := range p.seats {
+		list = append(list, PluginCounts{s.name, s.numbers().counts})
 	}
 	for name, l := range p.refused {
 		list = append(list, PluginCounts{name, host.Counts{Breaches: map[host.Limit]uint64{l: 1}}})
+	}
+	return list
+}
+
+// PluginStates tells who is seated, sink by sink. It may be called at any time.
+func (p *Pipeline) PluginStates() []PluginState {
+	var list []PluginState
+	for _, s := range p.seats {
+		list = append(list, s.State())
 	}
 	return list
 }

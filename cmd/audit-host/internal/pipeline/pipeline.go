@@ -54,10 +54,13 @@ type Pipeline struct {
 	state     *statedir.Dir
 	cache     *host.Cache
 	lookup    *Lookup
+	log       *slog.Logger
+	keyID     string        // "" if events are not signed
 	keeper    *keeper       // nil if no sink is a ledger
-	sinks     []*host.Sink  // until the recorder has them
-	guests    []guest       // the same, for good
+	seats     []*seat       // the sinks that run, in the order of the configuration
+	given     bool          // the recorder has the seats
 	crashes   *host.Crashes // nil if none are kept
+	reloads   *reloads
 	refused   map[string]host.Limit
 	chronicle *chronicle // nil if what becomes of plugins is not recorded
 }
@@ -67,7 +70,7 @@ func CacheDir(cfg *config.Config) string { return cfg.StateDir + string(os.PathS
 
 // Open builds the pipeline and starts the recorder. ctx bounds the start only.
 func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
-	p := &Pipeline{Missing: map[string]string{}, refused: map[string]host.Limit{}, cfg: o.Config}
+	p := &Pipeline{Missing: map[string]string{}, refused: map[string]host.Limit{}, cfg: o.Config, log: o.Log, reloads: newReloads(o.Config)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.release(context.WithoutCancel(ctx)))
@@ -75,6 +78,9 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	}()
 	cfg := o.Config
 	if p.state, err = statedir.Open(cfg.StateDir); err != nil {
+		return nil, err
+	}
+	if err = os.RemoveAll(trialDir(cfg)); err != nil { // of a process that was killed
 		return nil, err
 	}
 	if p.cache, err = host.OpenCache(CacheDir(cfg)); err != nil {
@@ -103,17 +109,18 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 		return nil, err
 	}
 	if sink, ok := cfg.Ledger(); ok {
-		if i := slices.IndexFunc(sinks, func(s queue.SinkOptions) bool { return s.Name == sink.Name }); i >= 0 {
-			p.keeper = keep(sinks[i].Sink, sink.Grant.SQL.Database, HeadFile(cfg), head, o.Log.With(slog.String("sink", sink.Name)))
-			sinks[i].Sink = p.keeper
+		if i := slices.IndexFunc(p.seats, func(s *seat) bool { return s.name == sink.Name }); i >= 0 {
+			p.keeper = keep(p.seats[i].front, sink.Grant.SQL.Database, HeadFile(cfg), head, o.Log.With(slog.String("sink", sink.Name)))
+			p.seats[i].guard(p.keeper)
 		}
 	}
 	var letters queue.DeadLetters = p.Letters
 	if cfg.Record.PluginEvents {
-		p.chronicle = newChronicle(p.guests, o.Log)
+		p.chronicle = newChronicle(p.seats, o.Log)
 		letters = p.chronicle.letters(letters)
 		for i := range sinks {
 			sinks[i].Sink = p.chronicle.watch(sinks[i].Name, sinks[i].Sink)
+			p.seats[i].story = p.chronicle.note
 		}
 	}
 	if p.Queue, err = openQueue(ctx, cfg, o.Bulk, positions); err != nil {
@@ -133,7 +140,14 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start recorder: %w", err)
 	}
-	p.sinks = nil
+	p.given = true
+	for _, s := range p.seats {
+		s.tune = func(m *member) {
+			if err := p.Recorder.Retune(s.name, tuning(m.cfg, m.sink.Digest())); err != nil {
+				o.Log.Error("serve a new plugin", slog.Any("error", err)) // it was checked as those before it
+			}
+		}
+	}
 	p.warnUnclaimed(o.Log)
 	p.lookup = newLookup(cfg, p.Letters)
 	if p.chronicle != nil {
@@ -149,13 +163,16 @@ func (p *Pipeline) sealer(cfg *config.Config, log *slog.Logger) (*seal.Sealer, e
 		if key, err = seal.ReadPair(cfg.Signing.PrivateKey, cfg.Signing.PublicKey); err != nil {
 			return nil, err
 		}
-		log.Info("events are signed", slog.String("key_id", seal.KeyID(key.Public().(ed25519.PublicKey))))
+		p.keyID = keyID(key)
+		log.Info("events are signed", slog.String("key_id", p.keyID))
 	} else {
 		log.Warn("EVENTS ARE NOT SIGNED: who can write the ledger can forge it; make a pair with audit-host key new and name it in [signing]")
 	}
 	p.Signed = key != nil
 	return seal.NewSealer(key), nil
 }
+
+func keyID(key ed25519.PrivateKey) string { return seal.KeyID(key.Public().(ed25519.PublicKey)) }
 
 // ledgerAtStart looks at the configuration's ledger, if it has one, and remembers
 // its head.
@@ -191,12 +208,14 @@ func (p *Pipeline) Close(ctx context.Context) (queue.Report, error) {
 	// A view of the ledger would keep the sink from writing the log back.
 	lookupErr := p.lookup.Close()
 	p.chronicle.halt(ctx)
+	p.reloads.end() // and joined below: one that compiles takes no time from the sinks
 	report, err := p.Recorder.Close(ctx)
 	return report, errors.Join(err, lookupErr, p.release(context.WithoutCancel(ctx)))
 }
 
 // release frees what is open, the last opened first.
 func (p *Pipeline) release(ctx context.Context) error {
+	p.reloads.halt()
 	var errs []error
 	if p.lookup != nil {
 		errs = append(errs, p.lookup.Close())
@@ -207,8 +226,10 @@ func (p *Pipeline) release(ctx context.Context) error {
 	if p.keeper != nil {
 		p.keeper.halt()
 	}
-	for _, s := range p.sinks {
-		errs = append(errs, s.Close(ctx))
+	if !p.given {
+		for _, s := range p.seats {
+			errs = append(errs, s.Close(ctx))
+		}
 	}
 	if p.Letters != nil {
 		errs = append(errs, p.Letters.Close())

@@ -25,7 +25,7 @@ func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, log *slog.
 	}
 	var list []queue.SinkOptions
 	for _, s := range cfg.Sinks {
-		sink, err := p.openSink(ctx, cfg, s, plugins[s.Name], log)
+		m, err := p.openSink(ctx, cfg, s, plugins[s.Name])
 		if err != nil && s.Required {
 			return nil, err
 		}
@@ -35,16 +35,16 @@ func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, log *slog.
 			log.Error("optional sink left out", slog.String("sink", s.Name), slog.String("error", err.Error()))
 			continue
 		}
-		p.sinks = append(p.sinks, sink)
-		p.guests = append(p.guests, guest{s.Name, sink})
+		seat := newSeat(m, log)
+		p.seats = append(p.seats, seat)
 		list = append(list, queue.SinkOptions{
-			Name: s.Name, Sink: sink, Plugin: sink.Digest(), Required: s.Required,
+			Name: s.Name, Sink: seat, Plugin: m.sink.Digest(), Required: s.Required,
 			BatchEvents: s.BatchEvents, BatchBytes: int(s.BatchBytes),
 			MaxRestarts: s.MaxRestarts, RestartWindow: s.RestartWindow,
 		})
-		m := sink.Manifest()
-		log.Info("sink ready", slog.String("sink", s.Name), slog.String("plugin", m.Name), slog.String("version", m.Version),
-			slog.String("sha256", sink.Digest()))
+		id := m.sink.Manifest()
+		log.Info("sink ready", slog.String("sink", s.Name), slog.String("plugin", id.Name), slog.String("version", id.Version),
+			slog.String("sha256", m.sink.Digest()))
 	}
 	// Without a required sink no event would ever count as committed.
 	if !slices.ContainsFunc(list, func(s queue.SinkOptions) bool { return s.Required }) {
@@ -53,19 +53,31 @@ func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, log *slog.
 	return list, nil
 }
 
-func (p *Pipeline) openSink(ctx context.Context, cfg *config.Config, s config.Sink, plugin plugin, log *slog.Logger) (*host.Sink, error) {
+func (p *Pipeline) openSink(ctx context.Context, cfg *config.Config, s config.Sink, plugin plugin) (*member, error) {
 	if plugin.err != nil {
 		return nil, fmt.Errorf("sink %s: %w", s.Name, plugin.err)
 	}
-	o := host.Options{
-		Name: s.Name, Config: s.Config, Crashes: p.crashes,
-		Cache: p.cache, Log: log.With(slog.String("sink", s.Name)),
-	}
-	limit(s, &o)
-	if err := grant(cfg, s, &o); err != nil {
+	m := &member{cfg: s}
+	var err error
+	if m.stamp, err = stampOf(s); err != nil {
 		return nil, err
 	}
-	return host.Open(ctx, plugin.wasm, o)
+	o, err := p.hostOptions(cfg, s)
+	if err != nil {
+		return nil, err
+	}
+	m.sink, err = host.Open(ctx, plugin.wasm, o)
+	return m, err
+}
+
+// hostOptions are those of a sink's plugin.
+func (p *Pipeline) hostOptions(cfg *config.Config, s config.Sink) (host.Options, error) {
+	o := host.Options{
+		Name: s.Name, Config: s.Config, Crashes: p.crashes,
+		Cache: p.cache, Log: p.log.With(slog.String("sink", s.Name)),
+	}
+	limit(s, &o)
+	return o, grant(cfg, s, &o)
 }
 
 // ReadPlugin returns the module that a configuration names.
