@@ -38,9 +38,7 @@ type core struct {
 	submitted uint64 // calls of Submit, loss records included
 	failures  uint64 // those that failed
 
-	refused    Refusals // since the queue was opened
-	unrecorded Refusals // not yet in a loss record
-	recording  bool     // a loss record is being made
+	losses
 	lossRecord func(Refusals) (Event, bool)
 }
 
@@ -150,46 +148,6 @@ func (k *core) madeRoom() {
 	k.tellLoss()
 }
 
-// tellLoss puts the loss record into the queue if one is due and has room. The
-// lock is given up while the record is made.
-func (k *core) tellLoss() {
-	if k.unrecorded.Count > 0 && k.store.roomy() {
-		k.recordLoss()
-	}
-}
-
-// recordLoss asks for the loss record and takes it without regard to the bounds.
-// k.mu is held at entry and at exit, not during the call of the user's code. One
-// record is made at a time.
-func (k *core) recordLoss() {
-	if k.unrecorded.Count == 0 || k.recording || k.lossRecord == nil {
-		return
-	}
-	due := k.unrecorded
-	k.unrecorded, k.recording = Refusals{}, true
-	written := false
-	defer func() { // also when the user's code panics
-		k.recording = false
-		k.progress.fire()
-		if !written {
-			due.merge(k.unrecorded)
-			k.unrecorded = due
-		}
-	}()
-	ev, ok := func() (Event, bool) {
-		k.mu.Unlock()
-		defer k.mu.Lock()
-		return k.lossRecord(due.clone())
-	}()
-	switch {
-	case !ok:
-		written = true // nobody wants it told
-	case !k.sealed && k.failure == nil && checkEvent(ev, k.maxEvent) == nil:
-		_, err := k.admit(ev, true)
-		written = err == nil
-	}
-}
-
 // operation runs f, which reads or writes files, without the lock. The files
 // stay open until it is done. core.mu is held at entry and at exit.
 func (k *core) operation(f func()) {
@@ -229,7 +187,7 @@ func (k *core) drain(ctx context.Context) (cause error, first bool) {
 	}
 	k.closing = true
 	k.room.fire()
-	for k.recording && k.await(ctx) == nil {
+	for k.making.Count > 0 && k.await(ctx) == nil {
 	}
 	k.recordLoss()
 	k.sealed = true

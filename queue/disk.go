@@ -17,6 +17,9 @@ package queue
 // (16), generation (8), position (8), flags (1, bit 0: required), length of the
 // name (1), name (128), zeros, CRC at 252. Writes go to them in turn, so that a
 // torn one leaves the other; the valid slot with the higher generation counts.
+// The mark has besides, at 176, how many refused events no loss record up to its
+// position tells (8), and when the first and the last of them was (8 each, Unix
+// ns); without that there are zeros.
 //
 // A segment begins with a header of 512 bytes: "AQSEG\x00\x00\x01", UUID (16),
 // first position (8), number of its first batch (8), time of creation (8, Unix
@@ -57,6 +60,13 @@ package queue
 // that has its final name has a whole header. Segments are removed oldest first,
 // and the directory is synced after each, so that a power cut brings back at
 // most the oldest, never one in the middle.
+//
+// Every mark has the refusals that no record up to its position tells. While the
+// queue is full, and nothing else is written, the mark is written for them, a
+// second after the first: a process that is killed takes no more of the count
+// with it than that. An opening believes the count only if the log ends at the
+// mark's position: a frame behind it may be the record that tells them, and
+// nothing is told twice.
 //
 // After a write or sync that failed nothing more is written to that file: Linux
 // may drop the dirty pages and report success next time. All that was not
@@ -211,8 +221,10 @@ type Disk struct {
 	tail        []*batch // the newest durable ones, oldest first
 	tailBytes   int64
 	idle        bool // the committer waits for wake
+	noting      bool // note is running
 
 	wake  chan struct{} // capacity 1: something is pending
+	note  *time.Timer   // the mark is to be written for the refusals in it
 	clean chan struct{} // capacity 1: something is doomed
 	stop  chan struct{} // closed by Close: write what is pending, then end
 	gone  chan struct{} // closed when Close returns

@@ -24,8 +24,8 @@ func (q *Disk) run() {
 	var cleaner sync.WaitGroup
 	cleaner.Go(q.removeDoomed)
 	for {
-		b := q.take()
-		if b == nil {
+		b, ok := q.take()
+		if !ok {
 			break
 		}
 		if err := q.write(b); err != nil {
@@ -33,48 +33,56 @@ func (q *Disk) run() {
 			if !q.mend() {
 				break
 			}
-			continue
+		} else if b != nil {
+			q.written(b)
 		}
-		q.written(b)
 	}
+	q.note.Stop()
 	cleaner.Wait()
 	q.end()
 }
 
-// take waits for a batch, nil if there will be none any more.
+// take waits for a batch, nil if only the mark is to be written; false if there
+// will be nothing any more.
 //
 // Those whom the last batch woke, or who come together with the one that woke
 // this, get the processor first: they make one batch, and share one sync, where
 // else two groups would wait for each other in turn. With 8 producers that
 // doubled the acknowledgements per second.
-func (q *Disk) take() *batch {
+func (q *Disk) take() (b *batch, ok bool) {
 	for {
 		runtime.Gosched()
 		q.mu.Lock()
 		if len(q.pending) > 0 {
-			b := q.pending[0]
+			b = q.pending[0]
 			b.taken, b.counted = true, len(b.buf)
 			q.mu.Unlock()
-			return b
+			return b, true
 		}
 		q.idle = true
 		q.mu.Unlock()
 		select {
 		case <-q.wake:
+		case <-q.note.C:
+			return nil, true
 		case <-q.stop:
 			q.mu.Lock()
 			none := len(q.pending) == 0
 			q.mu.Unlock()
 			if none {
-				return nil
+				return nil, false
 			}
 		}
 	}
 }
 
-// write makes the batch durable. When it returns nil the batch may be
-// acknowledged: its bytes and the name that leads to them are on disk.
+// write makes the batch durable, if there is one, and writes the mark. When it
+// returns nil the batch may be acknowledged: its bytes and the name that leads to
+// them are on disk.
 func (q *Disk) write(b *batch) error {
+	if b == nil {
+		return q.saveMark(q.durable, false)
+	}
 	if q.at+int64(len(b.buf))+frameAlign > q.o.SegmentBytes {
 		if err := q.rotate(); err != nil {
 			return err
@@ -92,7 +100,21 @@ func (q *Disk) write(b *batch) error {
 	if err := q.fs.Same(s.file, q.active); err != nil {
 		return fmt.Errorf("find the segment in use: %w", err)
 	}
-	return q.mark.save(b.last(), false, false)
+	return q.saveMark(b.last(), false)
+}
+
+// saveMark writes how far the log is durable, and the refusals that no record up
+// to there tells.
+func (q *Disk) saveMark(at Seq, sync bool) error {
+	q.mu.Lock()
+	r := q.untold(at)
+	q.noting = false
+	q.mu.Unlock()
+	q.mark.refused = refusedSlot{}
+	if r.Count > 0 {
+		q.mark.refused = refusedSlot{count: r.Count, first: r.First.UnixNano(), last: r.Last.UnixNano()}
+	}
+	return q.mark.save(at, false, sync)
 }
 
 // rotate goes on in a new segment. The rest of the old one is given back; should
@@ -142,6 +164,7 @@ func (q *Disk) abandon(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.failure = fmt.Errorf("%w: %w", ErrFailed, err)
+	q.untell()
 	q.failures += uint64(q.next - 1 - q.durable)
 	q.next = q.durable + 1
 	for _, b := range q.pending {
@@ -193,7 +216,7 @@ func (q *Disk) reconcile() error {
 	if err := q.checkEnd(); err != nil {
 		return err
 	}
-	if err := q.mark.save(q.durable, false, true); err != nil {
+	if err := q.saveMark(q.durable, true); err != nil {
 		return err
 	}
 	return q.addSegment()

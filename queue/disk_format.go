@@ -64,6 +64,13 @@ type slot struct {
 	seq      Seq
 	required bool
 	name     string
+	refused  refusedSlot // of the mark
+}
+
+// refusedSlot is what a mark keeps of refusals that no record tells.
+type refusedSlot struct {
+	count       uint64
+	first, last int64 // Unix ns
 }
 
 func (s slot) encode(id [16]byte) []byte {
@@ -77,6 +84,9 @@ func (s slot) encode(id [16]byte) []byte {
 	}
 	b[41] = byte(len(s.name))
 	copy(b[42:], s.name)
+	le.PutUint64(b[176:], s.refused.count)
+	le.PutUint64(b[184:], uint64(s.refused.first))
+	le.PutUint64(b[192:], uint64(s.refused.last))
 	sealBlock(b)
 	return b
 }
@@ -87,7 +97,8 @@ func decodeSlot(b []byte, id [16]byte) (slot, bool) {
 	}
 	return slot{
 		gen: le.Uint64(b[24:]), seq: Seq(le.Uint64(b[32:])), required: b[40]&1 != 0,
-		name: string(b[42 : 42+int(b[41])]),
+		name:    string(b[42 : 42+int(b[41])]),
+		refused: refusedSlot{count: le.Uint64(b[176:]), first: int64(le.Uint64(b[184:])), last: int64(le.Uint64(b[192:]))},
 	}, true
 }
 

@@ -31,7 +31,9 @@ func OpenDisk(ctx context.Context, o DiskOptions) (*Disk, error) {
 		frame: int(min(frameTarget, o.SegmentBytes/4)),
 		wake:  make(chan struct{}, 1), clean: make(chan struct{}, 1),
 		stop: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{}),
+		note: time.NewTimer(noteAfter),
 	}
+	q.note.Stop()
 	q.setup(q, o.MaxEvent, o.LossRecord)
 	lock, err := q.fs.Lock()
 	if err != nil {
@@ -269,9 +271,15 @@ func (q *Disk) settleOpening() error {
 	if err := q.checkReached(end); err != nil {
 		return err
 	}
-	if err := q.mark.save(end, false, true); err != nil {
+	if was := q.mark.now; was.seq == end && was.refused.count > 0 {
+		q.unrecorded.note(SourceRefusals{Source: SourceUnknown, Count: was.refused.count,
+			First: time.Unix(0, was.refused.first), Last: time.Unix(0, was.refused.last)})
+	}
+	if err := q.saveMark(end, true); err != nil {
 		return err
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.durable, q.opened = end, end
 	q.head = q.segs[0].first
 	for _, c := range q.cursors {

@@ -26,8 +26,10 @@ type slotFile struct {
 	fs   diskFS
 	id   [16]byte
 	file string
-	now  slot     // as last written
-	f    diskFile // nil: not made yet, or not to be written to any more
+	now  slot // as last written
+	// refused goes into the slot with the next save.
+	refused refusedSlot
+	f       diskFile // nil: not made yet, or not to be written to any more
 }
 
 // openSlots opens an existing one and reads the slot that counts.
@@ -57,7 +59,7 @@ func openSlots(d diskFS, id [16]byte, name string) (*slotFile, error) {
 // written to any more: the next save makes a new one.
 func (s *slotFile) save(seq Seq, required, sync bool) error {
 	next := s.now
-	next.gen, next.seq, next.required = s.now.gen+1, seq, required
+	next.gen, next.seq, next.required, next.refused = s.now.gen+1, seq, required, s.refused
 	if s.f == nil {
 		f, err := makeFile(s.fs, s.file, func(f diskFile) error {
 			if err := f.Allocate(2 * slotDistance); err != nil {

@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// noteAfter is how long after a refusal the mark is written for it.
+const noteAfter = time.Second
+
 // batch is what becomes one frame. Its receipts refer to it.
 type batch struct {
 	q     *Disk
@@ -28,6 +31,10 @@ func (b *batch) last() Seq { return b.first + Seq(b.n) - 1 }
 func (q *Disk) put(ev Event, force bool) (Receipt, error) {
 	size := recordSize(ev)
 	if !force && !q.fits(size) && !q.makeRoom(size) {
+		if !q.noting {
+			q.noting = true
+			q.note.Reset(noteAfter)
+		}
 		return Receipt{}, ErrFull
 	}
 	var b *batch

@@ -235,8 +235,8 @@ type Watermarks struct {
 	Events, LimitEvents int64
 	// Bytes are what they take of LimitBytes.
 	Bytes, LimitBytes int64
-	// Refused counts since the queue was opened; Unrecorded is what of it no loss
-	// record tells yet.
+	// Refused counts since the queue was opened. Unrecorded is what no loss record
+	// tells yet, of that and of what a process refused which was then killed.
 	Refused, Unrecorded Refusals
 	// Oldest is when the oldest event not yet committed was accepted; zero if
 	// there is none.

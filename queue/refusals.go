@@ -12,6 +12,10 @@ const (
 	otherSource = "other"
 )
 
+// SourceUnknown is the source of refusals that a process counted which was then
+// killed: how many they were and when is kept, who brought them is not.
+const SourceUnknown = "unknown"
+
 // Refusals counts what was refused because the queue was full. A client that
 // repeats a refused event is counted each time.
 type Refusals struct {
@@ -103,4 +107,74 @@ func (k *core) count(source string, n uint64) {
 	s := SourceRefusals{Source: source, Count: n, First: now, Last: now}
 	k.refused.note(s)
 	k.unrecorded.note(s)
+}
+
+// losses is where refusals are on their way to a loss record. core.mu guards it.
+type losses struct {
+	refused    Refusals // all since the queue was opened
+	unrecorded Refusals // in no loss record
+	making     Refusals // a record of them is being made
+	told       Refusals // a record of them stands in the queue
+	toldAt     Seq      // and this is the last such record's position
+}
+
+// untold are the refusals that no record up to a position tells.
+func (l *losses) untold(upTo Seq) Refusals {
+	r := l.unrecorded.clone()
+	r.merge(l.making)
+	if l.toldAt > upTo {
+		r.merge(l.told)
+	}
+	return r
+}
+
+// tellLoss puts the loss record into the queue if one is due and has room. The
+// lock is given up while the record is made.
+func (k *core) tellLoss() {
+	if k.unrecorded.Count > 0 && k.store.roomy() {
+		k.recordLoss()
+	}
+}
+
+// recordLoss asks for the loss record and takes it without regard to the bounds.
+// k.mu is held at entry and at exit, not during the call of the user's code. One
+// record is made at a time.
+func (k *core) recordLoss() {
+	if k.unrecorded.Count == 0 || k.making.Count > 0 || k.lossRecord == nil || k.failure != nil {
+		return
+	}
+	k.making, k.unrecorded = k.unrecorded, Refusals{}
+	defer func() { // also when the user's code panics
+		k.making.merge(k.unrecorded) // to nothing, if the record was taken
+		k.unrecorded, k.making = k.making, Refusals{}
+		k.progress.fire()
+	}()
+	due := k.making.clone()
+	ev, ok := func() (Event, bool) {
+		k.mu.Unlock()
+		defer k.mu.Lock()
+		return k.lossRecord(due)
+	}()
+	if !ok { // nobody wants it told
+		k.making = Refusals{}
+		return
+	}
+	if k.sealed || k.failure != nil || checkEvent(ev, k.maxEvent) != nil {
+		return
+	}
+	if k.toldAt <= k.durable {
+		k.told = Refusals{} // that record can't be taken back any more
+	}
+	if _, err := k.admit(ev, true); err == nil {
+		k.told.merge(k.making)
+		k.toldAt, k.making = k.accepted(), Refusals{}
+	}
+}
+
+// untell takes back what records told that did not become durable.
+func (k *core) untell() {
+	if k.toldAt > k.durable {
+		k.told.merge(k.unrecorded)
+		k.unrecorded, k.told, k.toldAt = k.told, Refusals{}, 0
+	}
 }
