@@ -1,17 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
 	"github.com/audit-host/audit-host/host"
 )
@@ -27,11 +22,7 @@ with 1 if the module does not fit.`,
 	}
 	asJSON := jsonFlag(c, "write one JSON object")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		source := config.Plugin{Path: args[0]}
-		if _, err := os.Stat(args[0]); errors.Is(err, fs.ErrNotExist) && slices.Contains(config.BundledPlugins(), args[0]) {
-			source = config.Plugin{Bundled: args[0]}
-		}
-		wasm, err := pipeline.ReadPlugin(source)
+		wasm, err := pipeline.ReadPlugin(pluginNamed(args[0]))
 		if err != nil {
 			return err
 		}

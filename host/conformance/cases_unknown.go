@@ -25,7 +25,7 @@ func twice(ctx context.Context, k *kit) (string, error) {
 	events := k.batch(4).Events
 	double := append(append(events[:2:2], events[0]), events[2:]...)
 	double = append(double, events[3])
-	sent := "a batch of 6 events, of which the third is the first again and the last the one before it"
+	sent := "a batch of 6 events: first, second, first again, third, fourth, fourth again"
 	return w.repeated(ctx, double, events, sent)
 }
 

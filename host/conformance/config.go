@@ -68,11 +68,11 @@ func (s *schema) example(name, origin string) json.RawMessage {
 	case len(s.Enum) > 0:
 		return s.Enum[0]
 	}
-	typ := "object"
+	typ := "string"
 	if t := s.types(); len(t) > 0 {
 		typ = t[0]
-	} else if s.Properties == nil {
-		typ = "string"
+	} else if name == "" || s.Properties != nil {
+		typ = "object" // a configuration is one
 	}
 	switch typ {
 	case "string":

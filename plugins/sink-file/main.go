@@ -63,7 +63,7 @@ func (s *sink) Open(text []byte) guest.Answer {
 
 // Deliver appends a line for each event.
 func (s *sink) Deliver(b abi.View) guest.Answer {
-	if s.config.Format == shape.Payload {
+	if s.config.Format == shape.Payload && b.Len() > 0 {
 		return answer(guest.Append(b.Lines()), b.Len())
 	}
 	s.buf = s.buf[:0]
