@@ -79,7 +79,7 @@ bench: plugins
 # disk and time as figures. The tests do the same with fewer.
 BACKLOG ?= 1000000
 backlog: plugins
-	BACKLOG=$(BACKLOG) $(GO) test -count=1 -v -run '^TestBacklog$$' -timeout 30m ./cmd/audit-host
+	BACKLOG=$(BACKLOG) $(GO) test -count=1 -v -run '^TestBacklog' -timeout 30m ./cmd/audit-host
 
 # Kills the daemon under load and compares sets of ids; `make torture ROUNDS=200`.
 ROUNDS ?= 20
