@@ -130,23 +130,27 @@ func (p Project) better() string {
 	return ", such as " + name
 }
 
+// sink is the name of the plugin's [[sink]].
+func (p Project) sink() string {
+	if p.Name == ledgerSink {
+		return "my-" + ledgerSink
+	}
+	return p.Name[:min(len(p.Name), sinkLimit)]
+}
+
 // texts adds what does not depend on the language but for some words.
 func (p Project) texts(out map[string][]byte, l language) error {
 	words := struct {
 		Project
 		Title, Source, Open, Deliver, Sink, Does, Look string
 		Commands                                       []string
-	}{p, l.title, l.source, l.open, l.deliver, p.Name[:min(len(p.Name), sinkLimit)], does[p.Grant], look[p.Grant], p.commands(l)}
-	if words.Sink == ledgerSink {
-		words.Sink = "my-" + ledgerSink
-	}
+	}{p, l.title, l.source, l.open, l.deliver, p.sink(), does[p.Grant], look[p.Grant], p.commands(l)}
 	names := map[string]string{"README.md": "README.md", "audit.toml": "audit.toml", "gitignore": ".gitignore"}
 	if p.Language == "as" {
 		names["package.json"] = "package.json"
 	}
 	if p.Grant == abi.CapabilityHTTP {
 		names["collector.toml"] = "collector.toml"
-		out["config.json"] = []byte("{\"url\": \"http://127.0.0.1:8481/v1/events\"}\n")
 	}
 	for _, from := range slices.Sorted(maps.Keys(names)) {
 		t, err := template.New(from).Option("missingkey=error").ParseFS(templates, "text/"+from)
@@ -166,7 +170,7 @@ func (p Project) texts(out map[string][]byte, l language) error {
 func (p Project) commands(l language) []string {
 	check := "audit-host plugin check " + p.Name + ".wasm"
 	if p.Grant == abi.CapabilityHTTP {
-		check += " --config config.json"
+		check += " --config audit.toml --sink " + p.sink() // its url is needed
 	}
 	list := []string{"sh build.sh", check, "audit-host run -c audit.toml"}
 	width := 0

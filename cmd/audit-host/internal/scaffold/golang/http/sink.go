@@ -26,9 +26,9 @@ func init() { guest.Register(&sink{}) }
 const pause = time.Second
 
 type sink struct {
-	config config
-	body   []byte         // its memory is used again for every batch
-	answer [16 << 10]byte // longer answers are cut
+	request guest.Request
+	body    []byte         // its memory is used again for every batch
+	answer  [16 << 10]byte // longer answers are cut
 }
 
 type config struct {
@@ -37,13 +37,14 @@ type config struct {
 
 // Open gets config of the [[sink]] in audit.toml, as JSON.
 func (s *sink) Open(text []byte) guest.Answer {
-	s.config = config{}
-	if err := readConfig(text, &s.config); err != nil {
+	var c config
+	if err := readConfig(text, &c); err != nil {
 		return guest.BadConfig(err.Error())
 	}
-	if !strings.HasPrefix(s.config.URL, "http://") && !strings.HasPrefix(s.config.URL, "https://") || strings.ContainsAny(s.config.URL, " \n") {
-		return guest.BadConfig("url is " + strconv.Quote(s.config.URL) + ", wanted one such as https://collector.test/in")
+	if !strings.HasPrefix(c.URL, "http://") && !strings.HasPrefix(c.URL, "https://") || strings.ContainsAny(c.URL, " \n") {
+		return guest.BadConfig("url is " + strconv.Quote(c.URL) + ", wanted one such as https://collector.test/in")
 	}
+	s.request = guest.Request{Method: "POST", URL: c.URL, Header: [][2]string{{"Content-Type", "application/x-ndjson"}}}
 	return guest.OK(0)
 }
 
@@ -57,8 +58,8 @@ func (s *sink) Deliver(batch abi.View) guest.Answer {
 	for i := range batch.Len() {
 		s.body = appendLine(s.body, batch.At(i))
 	}
-	request := guest.Request{Method: "POST", URL: s.config.URL, Header: [][2]string{{"Content-Type", "application/x-ndjson"}}, Body: s.body}
-	answer, status, why := guest.HTTP(&request, s.answer[:])
+	s.request.Body = s.body
+	answer, status, why := guest.HTTP(&s.request, s.answer[:])
 	switch status {
 	case abi.StatusDone:
 	case abi.StatusTooLarge:
@@ -70,14 +71,15 @@ func (s *sink) Deliver(batch abi.View) guest.Answer {
 		// mends it.
 		return guest.Busy(pause, why)
 	}
-	what := "HTTP " + strconv.Itoa(int(answer.Status)) + " " + string(answer.Body[:min(len(answer.Body), 200)])
-	switch {
-	case answer.Status >= 200 && answer.Status <= 299:
+	if answer.Status >= 200 && answer.Status <= 299 {
 		return guest.OK(batch.Len())
-	case answer.Status == 400, answer.Status == 413, answer.Status == 422:
-		return guest.Reject(what)
 	}
-	return guest.Busy(pause, what)
+	why = "HTTP " + strconv.Itoa(int(answer.Status)) + " " + string(answer.Body[:min(len(answer.Body), 200)])
+	switch answer.Status {
+	case 400, 413, 422:
+		return guest.Reject(why)
+	}
+	return guest.Busy(pause, why)
 }
 
 // appendLine adds {"id":"…", and the rest of the payload, which is an object.
