@@ -8,8 +8,8 @@
 // included.
 import { Buffer, Bytes } from "./bytes";
 
-/** How many arrays and objects may lie within each other. */
-const DEPTH: u32 = 64;
+/** How many arrays and objects may lie within each other: as many as in an event. */
+const DEPTH: u32 = 128;
 
 // What passes over something returns where it ends, or 0.
 

@@ -11,8 +11,8 @@
 #ifndef AUDIT_HOST_JSON_H
 #define AUDIT_HOST_JSON_H
 
-/* How many arrays and objects may lie within each other. */
-#define AUDIT_JSON_DEPTH 64
+/* How many arrays and objects may lie within each other: as many as in an event. */
+#define AUDIT_JSON_DEPTH 128
 
 typedef struct {
     audit_bytes key;   /* without its quotation marks */

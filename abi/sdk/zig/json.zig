@@ -10,8 +10,8 @@
 const std = @import("std");
 const Buffer = @import("audit_host.zig").Buffer;
 
-/// How many arrays and objects may lie within each other.
-const most = 64;
+/// How many arrays and objects may lie within each other: as many as in an event.
+const most = 128;
 
 fn space(b: []const u8, from: usize) usize {
     var at = from;

@@ -5,8 +5,8 @@
 
 use crate::memory::Buffer;
 
-/// How many arrays and objects may lie within each other.
-const DEPTH: usize = 64;
+/// How many arrays and objects may lie within each other: as many as in an event.
+const DEPTH: usize = 128;
 
 fn space(text: &[u8], mut at: usize) -> usize {
     while at < text.len() && matches!(text[at], b' ' | b'\t' | b'\n' | b'\r') {
