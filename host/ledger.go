@@ -75,6 +75,7 @@ type Ledger struct {
 	path string
 	r    *dbReader
 	find *dbStmt // of Lookup, once it was needed
+	page *dbStmt // of Page
 }
 
 // OpenLedger opens a ledger for reading, beside a process that writes it or
@@ -156,9 +157,9 @@ func (l *Ledger) Rows(ctx context.Context) iter.Seq2[*ledger.Row, error] {
 		last := uint64(0)
 		err := l.r.do(ctx, func(c *dbConn) error {
 			var row ledger.Row
-			var read rowReader
+			var rows rowReader
 			return c.each(selectRows+" ORDER BY sequence", nil, func(s *dbStmt) error {
-				if err := read.row(s, &row); err != nil {
+				if err := rows.read(s, &row); err != nil {
 					return err
 				}
 				last = row.Sequence
@@ -185,72 +186,6 @@ func (l *Ledger) blame(err error, sequence uint64) error {
 	return fmt.Errorf("read ledger %s: %w", l.path, err)
 }
 
-// rowReader reads rows of the ledger.
-type rowReader struct{ columns [ledger.NumColumns]any }
-
-// Places in ledger.Columns.
-const (
-	columnSignature = 4
-	columnSequence  = 8
-	columnKeyID     = 10
-)
-
-// row reads a row and checks the type of each column, which STRICT guarantees
-// only as long as nobody writes to the file without SQLite.
-func (read *rowReader) row(s *dbStmt, r *ledger.Row) error {
-	clear(read.columns[:])
-	if err := s.row(read.columns[:]); err != nil {
-		return err
-	}
-	n, _ := read.columns[columnSequence].(int64)
-	if r.Sequence = uint64(n); n <= 0 {
-		return &RowError{Sequence: 1, Reason: fmt.Sprintf("the next row has sequence %d", n)}
-	}
-	// In the order of ledger.Columns.
-	var payload string
-	for i, to := range [ledger.NumColumns]any{
-		&r.ID, &r.AgentID, &r.EventType, &r.PayloadHash, &r.Signature, &r.AttestLevel, &r.Timestamp, &r.PrevHash, &n, &payload, &r.KeyID, &r.RowHash,
-	} {
-		wanted, ok := "INTEGER", true
-		switch to := to.(type) {
-		case *string:
-			wanted = "TEXT"
-			*to, ok = read.columns[i].(string)
-			ok = ok || i == columnKeyID && read.columns[i] == nil
-		case *[]byte:
-			wanted = "BLOB"
-			*to, ok = read.columns[i].([]byte)
-			if ok && *to == nil {
-				*to = []byte{} // nil is NULL
-			}
-			ok = ok || i == columnSignature && read.columns[i] == nil
-		}
-		if !ok {
-			return &RowError{Sequence: r.Sequence, Reason: fmt.Sprintf("column %s is of type %s, wanted %s",
-				strings.Split(ledger.Columns, ", ")[i], typeName(read.columns[i]), wanted)}
-		}
-	}
-	if r.Payload = append(r.Payload[:0], payload...); (r.Signature == nil) != (read.columns[columnKeyID] == nil) {
-		return &RowError{Sequence: r.Sequence, Reason: "only one of signature and key_id is NULL"}
-	}
-	return nil
-}
-
-// typeName is SQLite's name of the type that a column was read as.
-func typeName(v any) string {
-	switch v.(type) {
-	case nil:
-		return "NULL"
-	case int64:
-		return "INTEGER"
-	case float64:
-		return "REAL"
-	case string:
-		return "TEXT"
-	}
-	return "BLOB"
-}
-
 // Lookup returns the row with an id, or an error that wraps [ErrNoRow].
 func (l *Ledger) Lookup(ctx context.Context, id string) (*ledger.Row, error) {
 	var row ledger.Row
@@ -271,7 +206,7 @@ func (l *Ledger) Lookup(ctx context.Context, id string) (*ledger.Row, error) {
 		if !ok {
 			return ErrNoRow
 		}
-		return new(rowReader).row(l.find, &row)
+		return new(rowReader).read(l.find, &row)
 	})
 	if err != nil && !errors.Is(err, ErrNoRow) {
 		err = l.blame(err, 0)
@@ -316,8 +251,7 @@ func (l *Ledger) rows(ctx context.Context, where string, arg any) (rows []ledger
 		rows = nil
 		return c.each(selectRows+where, []any{arg}, func(s *dbStmt) error {
 			var row ledger.Row
-			var read rowReader
-			if err := read.row(s, &row); err != nil {
+			if err := new(rowReader).read(s, &row); err != nil {
 				return err
 			}
 			rows = append(rows, row)
@@ -350,9 +284,15 @@ func (l *Ledger) HighWater(ctx context.Context) (uint64, error) {
 	return l.number(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '"+ledger.Table+"'")
 }
 
-// Count returns the number of rows.
+// Count returns the number of rows, as they are stored and not as an index has
+// them.
 func (l *Ledger) Count(ctx context.Context) (uint64, error) {
-	return l.number(ctx, "SELECT count(*) FROM "+ledger.Table)
+	return l.number(ctx, "SELECT count(*) FROM "+ledger.Table+" NOT INDEXED")
+}
+
+// Last returns the largest sequence; 0 for an empty ledger.
+func (l *Ledger) Last(ctx context.Context) (uint64, error) {
+	return l.number(ctx, "SELECT max(coalesce(max(sequence), 0), 0) FROM "+ledger.Table)
 }
 
 func (l *Ledger) number(ctx context.Context, sql string) (n uint64, err error) {

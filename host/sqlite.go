@@ -162,6 +162,7 @@ type dbConn struct {
 	db   *sqlite3.Conn
 	path string
 	mod  api.Module
+	row  *rawRow // once a row was read
 	// gauge is the meter of the engine's instance.
 	gauge *meter.Gauge
 	// broken is set once the engine failed.

@@ -21,6 +21,8 @@ func (e *refusedError) Error() string { return e.why }
 // dbStmt is a prepared statement.
 type dbStmt struct {
 	s        *sqlite3.Stmt
+	c        *dbConn
+	handle   uint64 // the engine's; 0 until raw needs it
 	params   int
 	readOnly bool
 }
@@ -53,7 +55,7 @@ func (c *dbConn) prepare(sql string) (stmt *dbStmt, err error) {
 	if strings.Trim(tail, "; \t\r\n") != "" {
 		return nil, errors.Join(&refusedError{"more than one statement in the text of a step"}, s.Close())
 	}
-	return &dbStmt{s: s, params: s.BindCount(), readOnly: s.ReadOnly()}, nil
+	return &dbStmt{s: s, c: c, params: s.BindCount(), readOnly: s.ReadOnly()}, nil
 }
 
 // columns counts the columns of a row. A change of the schema changes it.
@@ -115,11 +117,6 @@ func (s *dbStmt) column(i int) (typ uint32, n uint64, b []byte) {
 	}
 	return abi.SQLNull, 0, nil
 }
-
-// row reads all columns of the row in one call of the engine: int64, float64,
-// string for a text, []byte for a blob, nil for NULL. dst has one place for each
-// column, all nil: the binding leaves in place what is there when a blob is empty.
-func (s *dbStmt) row(dst []any) error { return asDBError(s.s.Columns(dst...)) }
 
 // set binds a Go value: nil, int64, string or []byte, of which nil is NULL.
 func (s *dbStmt) set(i int, v any) error {

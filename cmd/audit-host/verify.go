@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -79,6 +80,13 @@ only by SQLite's own counter then, which whoever cut them could set back.`,
 	return c
 }
 
+// Readers of verify beside the first: each is an instance of SQLite, some
+// megabytes, and takes some milliseconds to start.
+const (
+	maxReaders    = 15
+	rowsPerReader = 8 * host.PageRows
+)
+
 func verify(ctx context.Context, file ledgerSource, o audit.Options, stderr io.Writer) (report audit.Report, err error) {
 	l, closeLedger, err := file.open(ctx)
 	if err != nil {
@@ -92,6 +100,15 @@ func verify(ctx context.Context, file ledgerSource, o audit.Options, stderr io.W
 		if !errors.As(err, &damaged) {
 			return report, err
 		}
+	}
+	// A reader for each processor, if there is something to do for it.
+	for range min(runtime.GOMAXPROCS(0)-1, maxReaders, int(total/rowsPerReader)) {
+		other, closeOther, openErr := file.open(ctx)
+		if openErr != nil {
+			return report, openErr
+		}
+		defer func() { err = errors.Join(err, closeOther()) }()
+		o.Readers = append(o.Readers, other)
 	}
 	bar := newProgress(stderr, "verifying", int64(total), false)
 	defer bar.end()

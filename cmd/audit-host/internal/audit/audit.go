@@ -6,7 +6,7 @@
 // canonical JSON of one event; and that agent, time and event type in the
 // payload are those of the columns. At the end: that no row is missing after
 // the last one, as far as SQLite's own counter and a head that was remembered
-// elsewhere tell.
+// elsewhere tell; and that the file holds no row beside those that were read.
 //
 // # Verified, broken, not checked
 //
@@ -27,19 +27,24 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
-	"iter"
 	"strconv"
 	"strings"
 
+	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/seal"
 )
 
-// Ledger is what is verified; *host.Ledger implements it.
+// Ledger is what is verified; *host.Ledger implements it. An error that wraps
+// *host.RowError is a break.
 type Ledger interface {
-	// Rows returns all rows in order. An error is the last pair's; one that
-	// wraps *host.RowError is a break.
-	Rows(ctx context.Context) iter.Seq2[*ledger.Row, error]
+	// Page reads rows that follow the sequence after, from the first one if that
+	// is 0, in order, up to last or until the page is full. With an error the
+	// page has those before it.
+	Page(ctx context.Context, after, last uint64, p *host.Page) error
+	// Last returns the largest sequence, and Count the number of rows.
+	Last(ctx context.Context) (uint64, error)
+	Count(ctx context.Context) (uint64, error)
 	// HighWater returns the largest sequence that there ever was.
 	HighWater(ctx context.Context) (uint64, error)
 }
@@ -63,8 +68,11 @@ func ParseHead(text string) (Head, error) {
 
 // Options say what is asked for.
 type Options struct {
-	Keys []ed25519.PublicKey
-	Head *Head // nil: none is remembered
+	// Readers read the same ledger beside the one that is given, each on a
+	// goroutine of its own: as many as there are other processors.
+	Readers []Ledger
+	Keys    []ed25519.PublicKey
+	Head    *Head // nil: none is remembered
 	// Progress is told the number of rows from time to time; nil is not.
 	Progress func(rows uint64)
 }
@@ -117,6 +125,10 @@ func end(ctx context.Context, l Ledger, rows uint64, head *Head) (*seal.Break, e
 	if err != nil {
 		return nil, err
 	}
+	count, err := l.Count(ctx)
+	if err != nil {
+		return nil, err
+	}
 	missing := func(format string, args ...any) (*seal.Break, error) {
 		return &seal.Break{Sequence: rows + 1, Reason: fmt.Sprintf(format, args...)}, nil
 	}
@@ -127,6 +139,10 @@ func end(ctx context.Context, l Ledger, rows uint64, head *Head) (*seal.Break, e
 		return missing("SQLite's counter stands at %d and the last row is %d: it was set back, and rows after the last one may be missing", high, rows)
 	case head != nil && head.Sequence > rows:
 		return missing("missing at the end, with all up to the remembered head %d", head.Sequence)
+	case count != rows:
+		// Pages that are out of order hide rows from whoever looks for the next
+		// sequence, and show them to whoever reads all.
+		return missing("the file holds %d rows, and %d by their sequences: it is damaged", count, rows)
 	}
 	return nil, nil
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -20,24 +19,38 @@ import (
 
 // fake is a ledger in memory.
 type fake struct {
-	rows []ledger.Row
-	high uint64
-	err  error // after the rows
+	rows   []ledger.Row
+	high   uint64
+	hidden uint64 // rows that only Count finds
+	err    error  // after the rows
 }
 
-func (f *fake) Rows(context.Context) iter.Seq2[*ledger.Row, error] {
-	return func(yield func(*ledger.Row, error) bool) {
-		for i := range f.rows {
-			row := f.rows[i]
-			if !yield(&row, nil) {
-				return
-			}
-		}
-		if f.err != nil {
-			yield(nil, f.err)
+func (f *fake) Page(ctx context.Context, after, last uint64, p *host.Page) error {
+	p.Rows = p.Rows[:0]
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for i := range f.rows {
+		if s := f.rows[i].Sequence; s > after && s <= last && len(p.Rows) < host.PageRows {
+			p.Rows = append(p.Rows, f.rows[i])
 		}
 	}
+	if len(p.Rows) < host.PageRows && last > f.last() {
+		return f.err
+	}
+	return nil
 }
+
+func (f *fake) last() (last uint64) {
+	for i := range f.rows {
+		last = max(last, f.rows[i].Sequence)
+	}
+	return last
+}
+
+func (f *fake) Last(context.Context) (uint64, error) { return f.last(), nil }
+
+func (f *fake) Count(context.Context) (uint64, error) { return uint64(len(f.rows)) + f.hidden, nil }
 
 func (f *fake) HighWater(context.Context) (uint64, error) { return f.high, nil }
 
@@ -181,6 +194,7 @@ func TestTheEnd(t *testing.T) {
 		"counter gone":          {&fake{rows: whole.rows}, nil, 4, "set back"},
 		"head beyond":           {whole, &Head{7, last}, 4, "remembered head 7"},
 		"head of another chain": {whole, &Head{2, last}, 2, "the remembered head has " + last},
+		"hidden rows":           {&fake{rows: whole.rows, high: 3, hidden: 1}, nil, 4, "the file holds 4 rows, and 3 by their sequences"},
 		"all rows gone":         {&fake{high: 3}, nil, 1, "missing at the end"},
 		"damaged":               {&fake{rows: whole.rows[:2], high: 3, err: fmt.Errorf("x: %w", &host.RowError{Sequence: 3, Reason: "a damaged page"})}, nil, 3, "a damaged page"},
 	} {

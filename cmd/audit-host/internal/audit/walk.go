@@ -5,8 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"runtime"
+	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/event"
@@ -15,170 +16,181 @@ import (
 	"github.com/audit-host/audit-host/seal"
 )
 
-// Bounds of a part of the ledger that one processor checks at a time. With as
-// many parts as processors being checked, as many waiting, and one being read,
-// they bound the memory.
-const (
-	partRows  = 512
-	partBytes = 1 << 20
-)
+// partRows is how many sequences a reader takes at a time: a page, if the payloads
+// are not longer than usual.
+const partRows = host.PageRows
 
-// part is a run of rows. It goes from the reader to a checker and then, in the
-// order of the ledger, to walk, which hands it back to the reader.
-type part struct {
-	prev  seal.Link // what the first row has to be chained to
-	rows  []ledger.Row
-	bytes int
-	// What came instead of a next row; the last part only.
-	breach *seal.Break
-	err    error
-
-	found chan seal.Checked // capacity 1
+// checker is one reader of the ledger and what checks its rows. Each has a page in
+// memory, which bounds it.
+type checker struct {
+	Ledger
+	v    *seal.Verifier
+	head *Head
+	page host.Page
 }
 
-// add copies a row, which the reader's is no longer at the next.
-func (p *part) add(r *ledger.Row) {
-	if len(p.rows) < cap(p.rows) {
-		p.rows = p.rows[:len(p.rows)+1]
-	} else {
-		p.rows = append(p.rows, ledger.Row{})
-	}
-	mine := &p.rows[len(p.rows)-1]
-	old := *mine
-	*mine = *r
-	mine.PayloadHash = append(old.PayloadHash[:0], r.PayloadHash...)
-	mine.PrevHash = append(old.PrevHash[:0], r.PrevHash...)
-	mine.RowHash = append(old.RowHash[:0], r.RowHash...)
-	mine.Payload = append(old.Payload[:0], r.Payload...)
-	// Of a signature nil means something else than none.
-	if r.Signature != nil {
-		mine.Signature = append(make([]byte, 0, abi.SignatureSize), r.Signature...)
-	}
-	p.bytes += len(r.Payload)
-}
-
-func (p *part) full() bool { return len(p.rows) == partRows || p.bytes >= partBytes }
-
-// result is what walk found.
+// result is what was found, up to the last sound row or the first break.
 type result struct {
 	head       seal.Link // the last sound row
 	signatures seal.Signatures
 	breach     *seal.Break
 }
 
-// walk checks all rows up to the first break: one goroutine reads them, all
-// processors check them part by part, and what they found is put together in
-// the order of the ledger.
-func walk(ctx context.Context, l Ledger, o Options) (res result, err error) {
+// walk checks all rows up to the first break.
+//
+// The readers take parts of the ledger in turn and check them, each part as if
+// the row before it were sound: it is, if the parts before are. What they find is
+// put together in the order of the ledger. At the first that is not as it should
+// be, a break, a gap, a part that does not begin where the one before ended, the
+// first reader goes on from there alone: its word counts, and names the row.
+func walk(ctx context.Context, l Ledger, o Options) (result, error) {
+	v := seal.NewVerifier(o.Keys...)
+	last, err := l.Last(ctx)
+	var damaged *host.RowError
+	if err != nil && !errors.As(err, &damaged) {
+		return result{}, err
+	}
+	var res result
+	if err == nil {
+		if res, err = together(ctx, l, v, o, last); err != nil {
+			return res, err
+		}
+	}
+	first := &checker{Ledger: l, v: v, head: o.Head}
+	return res, first.rest(ctx, &res, o.Progress)
+}
+
+// part is what a reader found in its part of the ledger.
+type part struct {
+	result
+	prev  seal.Link // what the first row was taken to be chained to
+	sound bool      // every row up to the last sequence of the part is there and is sound
+}
+
+// together has all readers check the sequences up to last, and returns what is
+// sound from the first row on.
+func together(ctx context.Context, l Ledger, v *seal.Verifier, o Options, last uint64) (res result, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer stop()
 
-	workers := runtime.GOMAXPROCS(0)
-	work, ordered := make(chan *part), make(chan *part, 2*workers)
-	free := make(chan *part, 2*workers+2)
-	for range cap(free) {
-		free <- &part{found: make(chan seal.Checked, 1)}
+	readers := append([]Ledger{l}, o.Readers...)
+	// A reader that is faster is at most a few parts ahead of what was put together.
+	ordered := make(chan chan part, 2*len(readers))
+	var next sync.Mutex // a part is taken and put into ordered in one step
+	var taken uint64
+	take := func() (from uint64, found chan part) {
+		next.Lock()
+		defer next.Unlock()
+		if taken >= last {
+			return 0, nil
+		}
+		found = make(chan part, 1)
+		select {
+		case ordered <- found:
+		case <-ctx.Done():
+			return 0, nil
+		}
+		from = taken
+		taken += min(partRows, last-taken)
+		return from, found
 	}
-	running.Go(func() { read(ctx, l, free, ordered, work) })
-	v := seal.NewVerifier(o.Keys...)
-	for range workers {
+	var left atomic.Int32
+	left.Store(int32(len(readers)))
+	for _, reader := range readers {
+		c := &checker{Ledger: reader, v: v, head: o.Head}
 		running.Go(func() {
-			for p := range work {
-				p.found <- check(v, p, o.Head)
+			for from, found := take(); found != nil; from, found = take() {
+				found <- c.part(ctx, from, from+min(partRows, last-from))
+			}
+			if left.Add(-1) == 0 {
+				close(ordered)
 			}
 		})
 	}
-	for p := range ordered {
-		c := <-p.found
-		res.head = c.Head
-		res.signatures.Add(c.Signatures)
-		if res.breach = c.Break; res.breach == nil {
-			res.breach, err = p.breach, p.err
+	for found := range ordered {
+		p := <-found
+		if !p.sound || p.prev != res.head {
+			return res, ctx.Err()
 		}
-		if res.breach != nil || err != nil {
-			return res, err
-		}
-		if o.Progress != nil && len(p.rows) > 0 {
+		res.head = p.head
+		res.signatures.Add(p.signatures)
+		if o.Progress != nil {
 			o.Progress(res.head.Sequence)
 		}
-		free <- p
 	}
 	return res, ctx.Err()
 }
 
-// read cuts the ledger into parts until it ends or ctx does. Each part goes to
-// ordered and to work, in this order, so that none is checked which walk will
-// not ask for.
-func read(ctx context.Context, l Ledger, free <-chan *part, ordered, work chan<- *part) {
-	defer close(work)
-	defer close(ordered)
-	var p *part
-	take := func(prev seal.Link) bool {
-		select {
-		case p = <-free:
-			*p = part{prev: prev, rows: p.rows[:0], found: p.found}
-			return true
-		case <-ctx.Done():
-			return false
+// part checks the rows behind from up to the sequence to. That the row before them
+// has the hash which they are chained to is for the caller to see.
+func (c *checker) part(ctx context.Context, from, to uint64) (p part) {
+	for p.head.Sequence = from; p.head.Sequence < to; {
+		if err := c.Page(ctx, p.head.Sequence, to, &c.page); err != nil || len(c.page.Rows) == 0 {
+			return p
+		}
+		if first := &c.page.Rows[0]; p.head.Sequence == from && from > 0 && len(first.PrevHash) == ledger.HashSize {
+			p.head.RowHash = [ledger.HashSize]byte(first.PrevHash)
+			p.prev = p.head
+		}
+		if c.add(&p.result); p.breach != nil {
+			return p
 		}
 	}
-	send := func() bool {
-		for _, to := range []chan<- *part{ordered, work} {
-			select {
-			case to <- p:
-			case <-ctx.Done():
-				return false
-			}
-		}
-		return true
-	}
-	if !take(seal.Link{}) {
-		return
-	}
-	for row, err := range l.Rows(ctx) {
-		var damaged *host.RowError
-		switch {
-		case errors.As(err, &damaged):
-			p.breach = &seal.Break{Sequence: damaged.Sequence, Reason: damaged.Reason}
-		case err != nil:
-			p.err = err
-		default:
-			p.add(row)
-		}
-		if err != nil {
-			break
-		}
-		if p.full() {
-			// A row hash of another length is a break in this part.
-			last := seal.Link{Sequence: row.Sequence}
-			copy(last.RowHash[:], row.RowHash)
-			if !send() || !take(last) {
-				return
-			}
-		}
-	}
-	send()
+	p.sound = true
+	return p
 }
 
-// check checks a part.
-func check(v *seal.Verifier, p *part, remembered *Head) seal.Checked {
-	c := v.Check(p.prev, p.rows)
-	for i := range p.rows[:c.Rows] {
-		r := &p.rows[i]
+// rest checks the rows from res on, with one reader.
+func (c *checker) rest(ctx context.Context, res *result, progress func(uint64)) error {
+	for {
+		err := c.Page(ctx, res.head.Sequence, math.MaxUint64, &c.page)
+		var damaged *host.RowError
+		if err != nil && !errors.As(err, &damaged) {
+			return err
+		}
+		if c.add(res); res.breach != nil {
+			return nil
+		}
+		if damaged != nil {
+			res.breach = &seal.Break{Sequence: damaged.Sequence, Reason: damaged.Reason}
+			return nil
+		}
+		if len(c.page.Rows) == 0 {
+			return ctx.Err()
+		}
+		if progress != nil {
+			progress(res.head.Sequence)
+		}
+	}
+}
+
+// add checks the rows of the page, which follow res, and adds what it finds.
+func (c *checker) add(res *result) {
+	found := c.check(res.head, c.page.Rows)
+	res.head = found.Head
+	res.signatures.Add(found.Signatures)
+	res.breach = found.Break
+}
+
+// check checks rows that are chained to prev.
+func (c *checker) check(prev seal.Link, rows []ledger.Row) seal.Checked {
+	found := c.v.Check(prev, rows)
+	for i := range rows[:found.Rows] {
+		r := &rows[i]
 		reason := content(r)
-		if reason == "" && remembered != nil && r.Sequence == remembered.Sequence && hex.EncodeToString(r.RowHash) != remembered.RowHash {
-			reason = fmt.Sprintf("row_hash is %x, the remembered head has %s", r.RowHash, remembered.RowHash)
+		if reason == "" && c.head != nil && r.Sequence == c.head.Sequence && hex.EncodeToString(r.RowHash) != c.head.RowHash {
+			reason = fmt.Sprintf("row_hash is %x, the remembered head has %s", r.RowHash, c.head.RowHash)
 		}
 		if reason != "" {
 			// Again, for the counts and the head before it.
-			c = v.Check(p.prev, p.rows[:i])
-			c.Break = &seal.Break{Sequence: r.Sequence, Reason: reason}
-			return c
+			found = c.v.Check(prev, rows[:i])
+			found.Break = &seal.Break{Sequence: r.Sequence, Reason: reason}
+			return found
 		}
 	}
-	return c
+	return found
 }
 
 // content says what is wrong with the payload; "" if nothing is.

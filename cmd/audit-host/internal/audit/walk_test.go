@@ -1,0 +1,128 @@
+package audit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/seal"
+)
+
+// Several readers say the same as one, whatever is wrong and wherever.
+func TestManyReadersSayWhatOneSays(t *testing.T) {
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rows = 3*partRows + 7
+	whole, signed := chain(t, rows, nil, nil), chain(t, rows, key, nil)
+	edited := func(l *fake, i int, edit func(r *ledger.Row)) *fake {
+		f := &fake{rows: slices.Clone(l.rows), high: rows}
+		edit(&f.rows[i])
+		return f
+	}
+	change := func(i int, edit func(r *ledger.Row)) *fake { return edited(whole, i, edit) }
+	other := func(b []byte) []byte {
+		b = slices.Clone(b)
+		b[3] ^= 1
+		return b
+	}
+	type trial struct {
+		name string
+		l    *fake
+		head *Head
+	}
+	trials := []trial{
+		{"sound", whole, nil},
+		{"sound, signed", signed, nil},
+		{"remembered", whole, &Head{partRows, hex.EncodeToString(whole.rows[partRows-1].RowHash)}},
+		{"remembered otherwise", whole, &Head{partRows, hex.EncodeToString(whole.rows[0].RowHash)}},
+		{"failing", &fake{rows: whole.rows, high: rows, err: errors.New("gone")}, nil},
+		{"damaged", &fake{rows: whole.rows[:partRows], high: rows, err: &host.RowError{Sequence: partRows + 1, Reason: "a damaged page"}}, nil},
+	}
+	for _, i := range []int{0, 1, partRows - 2, partRows - 1, partRows, partRows + 1, 2*partRows - 1, 2 * partRows, rows - 1} {
+		trials = append(trials,
+			trial{fmt.Sprintf("row hash %d", i), change(i, func(r *ledger.Row) { r.RowHash = other(r.RowHash) }), nil},
+			trial{fmt.Sprintf("previous hash %d", i), change(i, func(r *ledger.Row) { r.PrevHash = other(r.PrevHash) }), nil},
+			trial{fmt.Sprintf("short previous hash %d", i), change(i, func(r *ledger.Row) { r.PrevHash = r.PrevHash[:31] }), nil},
+			trial{fmt.Sprintf("payload %d", i), change(i, func(r *ledger.Row) { r.Payload = other(r.Payload) }), nil},
+			trial{fmt.Sprintf("gap %d", i), &fake{rows: slices.Delete(slices.Clone(whole.rows), i, i+1), high: rows}, nil},
+			trial{fmt.Sprintf("part gone %d", i), &fake{rows: slices.Delete(slices.Clone(whole.rows), i, min(rows, i+partRows+3)), high: rows}, nil},
+		)
+		far := change(i, func(r *ledger.Row) { r.Sequence = 1 << 62 })
+		far.rows = append(slices.Delete(far.rows, i, i+1), far.rows[i])
+		trials = append(trials, trial{fmt.Sprintf("far away %d", i), far, nil})
+	}
+	for _, i := range []int{partRows - 1, partRows} {
+		trials = append(trials, trial{fmt.Sprintf("signature %d", i), edited(signed, i, func(r *ledger.Row) {
+			r.Signature = other(r.Signature)
+			digest := seal.Digest(r.ID, r.AgentID, r.EventType, [ledger.HashSize]byte(r.PayloadHash), r.Timestamp)
+			hash := sha256.Sum256(ledger.AppendRowPreimage(nil, r.PrevHash, r.Sequence, digest[:], r.Signature, []byte(r.AttestLevel), []byte(r.KeyID)))
+			r.RowHash = hash[:]
+		}), nil})
+	}
+	for _, c := range trials {
+		o := Options{Head: c.head}
+		if c.l.rows[0].Signature != nil {
+			o.Keys = []ed25519.PublicKey{public}
+		}
+		want, wantErr := Verify(t.Context(), c.l, o)
+		if sound := slices.Contains([]string{"sound", "sound, signed", "remembered"}, c.name); want.Verified != sound || sound != (wantErr == nil && want.BrokenAt == nil) {
+			t.Fatalf("%s: one reader says %+v, %v", c.name, want, wantErr)
+		}
+		for range 2 {
+			o.Readers = append(o.Readers, c.l)
+			got, err := Verify(t.Context(), c.l, o)
+			if !reflect.DeepEqual(got, want) || (err == nil) != (wantErr == nil) {
+				t.Errorf("%s: %d readers say %+v, %v; one %+v, %v", c.name, 1+len(o.Readers), got, err, want, wantErr)
+			}
+		}
+	}
+}
+
+// What other readers see is believed only where it fits what the first one sees.
+func TestTheFirstReaderIsTheOneThatCounts(t *testing.T) {
+	const rows = 4*partRows + 7
+	mine, theirs := chain(t, rows, nil, nil), chain(t, rows, nil, nil)
+	want := verify(t, mine, Options{})
+	for name, other := range map[string]Ledger{
+		"another chain": theirs,
+		"empty":         &fake{},
+		"behind":        &fake{rows: mine.rows[:partRows+1]},
+		"ahead":         &fake{rows: append(slices.Clone(mine.rows), theirs.rows[rows-1])},
+		"failing":       &failing{},
+	} {
+		if got := verify(t, mine, Options{Readers: []Ledger{other, other, other}}); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+type failing struct{ fake }
+
+func (*failing) Page(context.Context, uint64, uint64, *host.Page) error {
+	return errors.New("the disk is gone")
+}
+
+func TestVerifyEndsWithItsContext(t *testing.T) {
+	l := chain(t, 4*partRows, nil, nil)
+	for at := uint64(1); at <= 4; at++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := Verify(ctx, l, Options{Readers: []Ledger{l, l}, Progress: func(rows uint64) {
+			if rows == at*partRows {
+				cancel()
+			}
+		}})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled after %d parts: %v", at, err)
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/audit-host/audit-host/ledger"
+)
+
+// Bounds of a [Page]: it ends with the row that reaches one of them.
+const (
+	PageRows  = 512
+	PageBytes = 1 << 20 // of payloads
+)
+
+// Page is a run of rows that [Ledger.Page] has read. Its memory is used again for
+// the next one, so of a row only the texts may be kept without a copy. The zero
+// value is ready to use.
+type Page struct {
+	Rows []ledger.Row
+	read rowReader
+}
+
+// Page reads the rows that follow the sequence after, or, if that is 0, the first
+// ones, in order: up to the sequence last, the end of the ledger, or the end of
+// the page. With an error p has the rows before it; a *[RowError] says that the
+// ledger is to blame.
+func (l *Ledger) Page(ctx context.Context, after, last uint64, p *Page) error {
+	p.Rows = p.Rows[:0]
+	p.read.again()
+	err := l.r.do(ctx, func(c *dbConn) (err error) {
+		if l.page == nil {
+			if l.page, err = c.prepareOwn(selectRows + " WHERE sequence > ? AND sequence <= ? ORDER BY sequence"); err != nil {
+				return err
+			}
+		}
+		defer l.page.reset()
+		from := int64(math.MinInt64) // no row of a ledger, but perhaps of this file
+		if after > 0 {
+			from = int64(min(after, math.MaxInt64))
+		}
+		if err := errors.Join(l.page.set(1, from), l.page.set(2, int64(min(last, math.MaxInt64)))); err != nil {
+			return err
+		}
+		for bytes := 0; len(p.Rows) < PageRows && bytes < PageBytes; {
+			if ok, err := l.page.step(); err != nil || !ok {
+				return err
+			}
+			if len(p.Rows) == cap(p.Rows) {
+				p.Rows = append(p.Rows, ledger.Row{})[:len(p.Rows)]
+			}
+			row := &p.Rows[:len(p.Rows)+1][len(p.Rows)]
+			if err := p.read.read(l.page, row); err != nil {
+				return err
+			}
+			p.Rows = p.Rows[:len(p.Rows)+1]
+			bytes += len(row.Payload)
+		}
+		return nil
+	})
+	if err != nil {
+		if n := len(p.Rows); n > 0 {
+			after = p.Rows[n-1].Sequence
+		}
+		return l.blame(err, after+1)
+	}
+	return nil
+}
+
+// rowReader reads rows. Their bytes lie in its blocks, one after the other, so
+// that a row costs an allocation or two.
+type rowReader struct {
+	block []byte
+	used  int // bytes since again
+	texts []byte
+}
+
+// Sizes of a block in bytes: of a first one, and of the longest that again keeps.
+const (
+	firstBlock  = 4 << 10
+	largestKept = 2 * PageBytes
+)
+
+// again has the memory of all rows that were read used again. It makes one block
+// that they would have fitted into.
+func (read *rowReader) again() {
+	if size := min(read.used, largestKept); cap(read.block) < size || cap(read.block) > largestKept {
+		read.block = make([]byte, 0, size)
+	}
+	read.block, read.used = read.block[:0], 0
+}
+
+// keep copies b; the copy of an empty value is not nil.
+func (read *rowReader) keep(b []byte) []byte {
+	if read.block == nil || cap(read.block)-len(read.block) < len(b) {
+		// The rows before keep the old block.
+		read.block = make([]byte, 0, max(len(b), firstBlock))
+	}
+	from := len(read.block)
+	read.block = append(read.block, b...)
+	read.used += len(b)
+	return read.block[from:len(read.block):len(read.block)]
+}
+
+// Places in ledger.Columns.
+const (
+	columnID = iota
+	columnAgentID
+	columnEventType
+	columnPayloadHash
+	columnSignature
+	columnAttestLevel
+	columnTimestamp
+	columnPrevHash
+	columnSequence
+	columnPayload
+	columnKeyID
+	columnRowHash
+)
+
+// read reads the present row of a statement of selectRows and checks the type of
+// each column, which STRICT guarantees only as long as nobody writes to the file
+// without SQLite.
+func (read *rowReader) read(s *dbStmt, r *ledger.Row) error {
+	raw, err := s.raw(ledger.NumColumns)
+	if err != nil {
+		return err
+	}
+	n := int64(0)
+	if raw.kind(columnSequence) == sqlite3.INTEGER {
+		n = raw.integer(columnSequence)
+	}
+	if r.Sequence = uint64(n); n <= 0 {
+		return &RowError{Sequence: 1, Reason: fmt.Sprintf("the next row has sequence %d", n)}
+	}
+	for i := range ledger.NumColumns {
+		wanted := sqlite3.TEXT
+		switch i {
+		case columnSequence:
+			wanted = sqlite3.INTEGER
+		case columnPayloadHash, columnSignature, columnPrevHash, columnRowHash:
+			wanted = sqlite3.BLOB
+		}
+		if got := raw.kind(i); got != wanted && (got != sqlite3.NULL || i != columnSignature && i != columnKeyID) {
+			return &RowError{Sequence: r.Sequence, Reason: fmt.Sprintf("column %s is of type %s, wanted %s",
+				strings.Split(ledger.Columns, ", ")[i], strings.Replace(got.String(), "FLOAT", "REAL", 1), wanted)}
+		}
+	}
+	r.PayloadHash, r.PrevHash = read.keep(raw.bytes(columnPayloadHash)), read.keep(raw.bytes(columnPrevHash))
+	r.RowHash, r.Payload = read.keep(raw.bytes(columnRowHash)), read.keep(raw.bytes(columnPayload))
+	// Of a signature nil means something else than none.
+	if r.Signature = nil; raw.kind(columnSignature) != sqlite3.NULL {
+		r.Signature = read.keep(raw.bytes(columnSignature))
+	}
+	if key := raw.kind(columnKeyID); (r.Signature == nil) != (key == sqlite3.NULL) {
+		return &RowError{Sequence: r.Sequence, Reason: "only one of signature and key_id is NULL"}
+	}
+	// The texts are one string, cut up: they may outlive the block.
+	read.texts = read.texts[:0]
+	var ends [ledger.NumColumns]int
+	for _, i := range [...]int{columnID, columnAgentID, columnEventType, columnAttestLevel, columnTimestamp, columnKeyID} {
+		if raw.kind(i) != sqlite3.NULL {
+			read.texts = append(read.texts, raw.bytes(i)...)
+		}
+		ends[i] = len(read.texts)
+	}
+	texts := string(read.texts)
+	r.ID = texts[:ends[columnID]]
+	r.AgentID = texts[ends[columnID]:ends[columnAgentID]]
+	r.EventType = texts[ends[columnAgentID]:ends[columnEventType]]
+	r.AttestLevel = texts[ends[columnEventType]:ends[columnAttestLevel]]
+	r.Timestamp = texts[ends[columnAttestLevel]:ends[columnTimestamp]]
+	r.KeyID = texts[ends[columnTimestamp]:]
+	return nil
+}
