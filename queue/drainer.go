@@ -246,7 +246,8 @@ func (d *Drainer) park(ctx context.Context, reason string) error {
 	reason = bounded(reason)
 	d.log.LogAttrs(ctx, slog.LevelError, "sink parked: its events are kept until it is resumed", slog.String("reason", reason))
 	d.mu.Lock()
-	d.m.Parked, d.m.LastError = reason, reason
+	d.m.Parked = reason
+	d.m.wrong(reason)
 	d.m.State = Parked
 	d.changed.fire()
 	for d.m.Parked != "" {
@@ -296,7 +297,7 @@ func (d *Drainer) wait(ctx context.Context, pause time.Duration) error {
 // trouble makes an error visible.
 func (d *Drainer) trouble(what string, err error, attrs ...slog.Attr) {
 	text := what + ": " + err.Error()
-	d.update(func(m *SinkMetrics) { m.LastError = bounded(text) })
+	d.update(func(m *SinkMetrics) { m.wrong(text) })
 	d.log.LogAttrs(context.Background(), slog.LevelError, "sink in trouble",
 		append(attrs, slog.String("what", what), slog.String("error", bounded(err.Error())))...)
 }

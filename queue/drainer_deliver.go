@@ -351,7 +351,7 @@ func (d *Drainer) count(r *abi.Result, n int) {
 			m.DrainerPanics++
 		}
 		if r.Outcome != abi.OK && r.Outcome != abi.Partial {
-			m.LastError = bounded(r.Outcome.String() + ": " + r.Detail)
+			m.wrong(r.Outcome.String() + ": " + r.Detail)
 		}
 	})
 	if r.Races > 0 {

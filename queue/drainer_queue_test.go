@@ -215,7 +215,7 @@ func TestQueueErrors(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			g := failing(t, errors.New("input/output error"))
 			g.together("a")
-			if m := g.main(); m.State != queue.Waiting || !strings.Contains(m.LastError, "input/output error") {
+			if m := g.main(); m.State != queue.Waiting || !strings.Contains(m.LastError, "input/output error") || m.LastErrorAt.IsZero() {
 				t.Errorf("%+v", m)
 			}
 			g.submit("b")

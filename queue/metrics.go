@@ -38,8 +38,10 @@ type SinkMetrics struct {
 	State    State
 	// Parked is why the sink is parked; empty if it is not.
 	Parked string
-	// LastError is the last thing that went wrong, cut to 512 bytes.
-	LastError string
+	// LastError is the last thing that went wrong, cut to 512 bytes, and LastErrorAt
+	// when. It stays when all goes well again.
+	LastError   string
+	LastErrorAt time.Time
 	// PendingBytes is about what the pending events take, in IDs and records: their
 	// number times the mean of those that the sink was handed.
 	PendingBytes uint64
@@ -126,6 +128,11 @@ func (d *Drainer) snapshot() (SinkMetrics, Seq) {
 		m.Oldest = d.sealing
 	}
 	return m, d.settled
+}
+
+// wrong notes what went wrong.
+func (m *SinkMetrics) wrong(text string) {
+	m.LastError, m.LastErrorAt = bounded(text), time.Now()
 }
 
 // update changes the numbers of the drainer.

@@ -50,7 +50,7 @@ func (r *Recorder) DrainPending(ctx context.Context) (Report, error) {
 	w := r.o.Queue.Watermarks()
 	var errs []error
 	for _, d := range r.deciding() {
-		if err := d.await(ctx, w.Accepted); err != nil {
+		if err := r.awaitSettled(ctx, d, &w.Accepted); err != nil {
 			errs = append(errs, fmt.Errorf("drain sink %q: %w", d.o.Name, err))
 		}
 	}
@@ -63,6 +63,25 @@ func (r *Recorder) DrainPending(ctx context.Context) (Report, error) {
 		errs = append([]error{fmt.Errorf("%d events have no final outcome yet", rep.Remained)}, errs...)
 	}
 	return rep, errors.Join(errs...)
+}
+
+// lookAgain is how often a wait looks whether what it waits for can still come.
+const lookAgain = 100 * time.Millisecond
+
+// awaitSettled waits until the sink has given every event up to target its final
+// outcome. What the queue could not write is in no queue any more, its receipts
+// have failed, and nobody may submit again: target is then put back to what there
+// is.
+func (r *Recorder) awaitSettled(ctx context.Context, d *Drainer, target *Seq) error {
+	for {
+		look, cancel := context.WithTimeout(ctx, lookAgain)
+		err := d.await(look, *target)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		*target = min(*target, r.o.Queue.Watermarks().Accepted)
+	}
 }
 
 // deciding are the drainers whose sinks decide about success.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/queue"
@@ -49,6 +50,29 @@ func TestRecorderOverDisk(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 		synctest.Wait()
+	})
+}
+
+// Events that the disk did not take are in no queue: nobody waits for them, also
+// when no further event ever comes.
+func TestDrainPendingAfterAFailedWrite(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, _ := memSite()
+		q := mustOpen(t, s, queue.DiskOptions{})
+		g := newRig(t, func(_ *rig, o *queue.RecorderOptions) { o.Queue = q })
+		g.submit(names(1, 3)...)
+		synctest.Wait()
+		heal := s.now.failSync()
+		g.submit("lost")
+		begun := time.Now()
+		rep := g.drain()
+		if took := time.Since(begun); rep.Appended != 3 || rep.Remained != 0 || took > time.Second {
+			t.Errorf("%+v after %v", rep, took)
+		}
+		heal()
+		time.Sleep(time.Minute)
+		g.close()
+		same(t, "rows", g.sink.stored(), names(1, 3))
 	})
 }
 

@@ -30,7 +30,7 @@ func newSinkList() *cobra.Command {
 		Long: `Shows every sink with its state, the events that it has not taken yet, about how
 many bytes they have, the age of the oldest, how often its plugin was restarted, which
 plugin that is, and why it is parked, why its last plugin was taken back, or what
-went wrong last. A plugin that has taken over not long ago is on probation.`,
+went wrong last and how long ago. A plugin that has taken over not long ago is on probation.`,
 		Args: arguments(0, 0),
 	}
 	path := configFlag(c)

@@ -56,6 +56,7 @@ type Sink struct {
 	Restarts      uint64     `json:"restarts"`
 	Parked        string     `json:"parked"` // why; empty if it is not
 	LastError     string     `json:"last_error"`
+	LastErrorAt   *time.Time `json:"last_error_at"` // null if nothing ever went wrong
 
 	Plugin  string `json:"plugin"`
 	Version string `json:"version"`

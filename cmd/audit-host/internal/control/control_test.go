@@ -145,7 +145,7 @@ func TestSinksAndResume(t *testing.T) {
 			}
 			c := g.dial(t)
 			sinks, err := c.Sinks(t.Context())
-			if err != nil || len(sinks) != 2 || sinks[0].Name != "main" || sinks[0].State != "running" || !sinks[0].Required || sinks[0].Oldest != nil ||
+			if err != nil || len(sinks) != 2 || sinks[0].Name != "main" || sinks[0].State != "running" || !sinks[0].Required || sinks[0].Oldest != nil || sinks[0].LastErrorAt != nil ||
 				sinks[1].State != "missing" || sinks[1].LastError != "no such file" {
 				t.Errorf("%+v, %v", sinks, err)
 			}
@@ -158,7 +158,7 @@ func TestSinksAndResume(t *testing.T) {
 			g.park(t)
 			sinks, err = c.Sinks(t.Context())
 			if s := sinks[0]; err != nil || s.State != "parked" || !strings.Contains(s.Parked, "broken") || s.PendingEvents != 1 || s.PendingBytes == 0 ||
-				s.Oldest == nil || s.AgeSeconds < 0 || s.AgeSeconds > 60 || s.LastError == "" {
+				s.Oldest == nil || s.AgeSeconds < 0 || s.AgeSeconds > 60 || s.LastError == "" || s.LastErrorAt == nil || time.Since(*s.LastErrorAt) > time.Minute {
 				t.Errorf("%+v, %v", s, err)
 			}
 			g.sink.mu.Lock()

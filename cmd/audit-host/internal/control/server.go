@@ -146,6 +146,10 @@ func describe(m *queue.SinkMetrics, now time.Time) Sink {
 		Name: m.Name, Required: m.Required, State: string(m.State), PendingEvents: m.Pending, PendingBytes: m.PendingBytes,
 		Appended: m.Appended, DeadLettered: m.DLQLanded, Replayed: m.Replayed, Restarts: m.Restarts, Parked: m.Parked, LastError: m.LastError,
 	}
+	if !m.LastErrorAt.IsZero() {
+		at := m.LastErrorAt.UTC()
+		s.LastErrorAt = &at
+	}
 	if !m.Oldest.IsZero() {
 		at := m.Oldest.UTC()
 		s.Oldest, s.AgeSeconds = &at, max(0, now.Sub(at).Seconds())
