@@ -166,6 +166,7 @@ func isTerminal(w io.Writer) bool {
 type scorecard struct {
 	w     io.Writer
 	plain bool
+	left  []string // cases that were not run for another one's sake
 	err   error // the first of writing
 }
 
@@ -184,6 +185,10 @@ func (s *scorecard) print(format string, args ...any) {
 }
 
 func (s *scorecard) result(r conformance.Result) {
+	if r.After != "" {
+		s.left = append(s.left, r.Case)
+		return
+	}
 	mark := marks[r.Status][0]
 	if s.plain {
 		mark = marks[r.Status][1]
@@ -232,6 +237,14 @@ func (s *scorecard) indented(label, text string) {
 }
 
 func (s *scorecard) end(r *conformance.Report) error {
+	if s.left != nil {
+		mark := marks[conformance.Unchecked][0]
+		if s.plain {
+			mark = marks[conformance.Unchecked][1]
+		}
+		s.print("%s without the above nothing can be said of\n", mark)
+		s.indented("", strings.Join(s.left, ", "))
+	}
 	name := "a module without a manifest"
 	if r.Plugin != "" {
 		name = safe(r.Plugin) + " " + safe(r.Version)

@@ -72,8 +72,11 @@ func module(ctx context.Context, k *kit) (string, error) {
 		return fmt.Sprintf("%d bytes, compiled in %d ms", in.Size, in.Compile.Milliseconds()), nil
 	}
 	b := &Breach{Sent: "the module, which nobody has run yet", Got: strings.Join(list, "; "), Wanted: "the exports of the table in abi/README.md, a memory that is exported, no start section", Change: "the exports that are named; an SDK has them all"}
-	if strings.Contains(b.Got, "version marker") {
+	switch {
+	case strings.Contains(b.Got, "version marker"):
 		b.Rule = "R2"
+	case strings.Contains(b.Got, "not a WebAssembly"):
+		b.Wanted, b.Change = "a WebAssembly module", "the name of the file, or the build that made it"
 	}
 	return "", b
 }

@@ -64,18 +64,20 @@ const (
 	// Inapplicable: there is nothing to check in this plugin.
 	Inapplicable Status = "not_applicable"
 	// Unchecked: it could not be checked, because of a breach before or for
-	// lack of something; Note says which.
+	// lack of something; After or Note says which.
 	Unchecked Status = "unchecked"
 )
 
 // Result is how one case ended.
 type Result struct {
 	// Case is its name, for [Options].Only; Rule is the rule of abi/README.md.
-	Case   string  `json:"case"`
-	Rule   string  `json:"rule"`
-	Title  string  `json:"title"`
-	Status Status  `json:"status"`
-	Note   string  `json:"note,omitempty"`
+	Case   string `json:"case"`
+	Rule   string `json:"rule"`
+	Title  string `json:"title"`
+	Status Status `json:"status"`
+	Note   string `json:"note,omitempty"`
+	// After names the case that has to hold before this one says anything.
+	After  string  `json:"after,omitempty"`
 	Breach *Breach `json:"breach,omitempty"`
 	// Took is in nanoseconds.
 	Took time.Duration `json:"took_ns"`
@@ -120,6 +122,21 @@ type Report struct {
 	Unchecked    int `json:"unchecked"`
 	// Took is in nanoseconds.
 	Took time.Duration `json:"took_ns"`
+}
+
+// Err returns what is broken and what could not be checked, a line each; nil if
+// there is none of it.
+func (r *Report) Err() error {
+	var errs []error
+	for _, r := range r.Results {
+		switch {
+		case r.Breach != nil:
+			errs = append(errs, fmt.Errorf("%s (%s): %w", r.Case, r.Rule, r.Breach))
+		case r.Status == Unchecked:
+			errs = append(errs, fmt.Errorf("%s (%s): not checked: %s%s", r.Case, r.Rule, r.After, r.Note))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // probe is one case. needs names the case before it without which it says
@@ -215,7 +232,7 @@ func (k *kit) runAll(ctx context.Context) error {
 		r := Result{Case: p.name, Rule: p.rule, Title: p.title}
 		begin := time.Now()
 		if before := status[p.needs]; before == Broken || before == Unchecked {
-			r.Status, r.Note = Unchecked, "after "+p.needs
+			r.Status, r.After = Unchecked, p.needs
 		} else if err := k.runOne(ctx, p, &r); err != nil {
 			return err
 		}

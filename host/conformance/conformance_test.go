@@ -2,16 +2,15 @@ package conformance
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/audit-host/audit-host/host"
-	"github.com/audit-host/audit-host/plugins/bundled"
 )
 
 var cache *host.Cache
@@ -48,41 +47,72 @@ func told(t *testing.T, r *Report) {
 	t.Log(b.String())
 }
 
-// TestBundledPlugins: our own sinks hold all rules. What does not apply to each
-// is named, so that a case that never runs is noticed.
-func TestBundledPlugins(t *testing.T) {
-	for name, c := range map[string]struct {
-		config string
-		not    string // cases that do not apply
-	}{
-		"sink-sqlite": {"", "server"},
-		"sink-file":   {"", "server"},
-		"sink-http":   {"", ""},
-		"sink-mock":   {"", "kept order killed errors server"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			wasm, err := bundled.Read(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			o := Options{Cache: cache, Batches: 500}
-			if c.config != "" {
-				o.Config = json.RawMessage(c.config)
-			}
-			r, err := Check(t.Context(), wasm, o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			told(t, r)
-			var not []string
-			for _, r := range r.Results {
-				if r.Status == Inapplicable {
-					not = append(not, r.Case)
-				}
-			}
-			if r.Breaches != 0 || r.Unchecked != 0 || strings.Join(not, " ") != c.not || r.Plugin != name {
-				t.Errorf("%d breaches, %d unchecked, not applicable %q", r.Breaches, r.Unchecked, not)
-			}
-		})
+// TestErr: what is broken or was not checked is an error, and nothing else.
+func TestErr(t *testing.T) {
+	r := &Report{Results: []Result{{Case: "a", Status: Held}, {Case: "b", Status: Inapplicable, Note: "x"}}}
+	if err := r.Err(); err != nil {
+		t.Error(err)
+	}
+	r.Results = append(r.Results, Result{Case: "c", Rule: "R1", Status: Broken, Breach: &Breach{Sent: "one", Got: "two", Wanted: "three"}},
+		Result{Case: "d", Rule: "R2", Status: Unchecked, After: "c"})
+	const want = "c (R1): sent one, got two, wanted three\nd (R2): not checked: c"
+	if err := r.Err(); err == nil || err.Error() != want {
+		t.Errorf("%v, wanted %s", err, want)
+	}
+}
+
+// TestChosenCases: a case brings those along that it needs, and the sink that
+// is told of each result hears of them all.
+func TestChosenCases(t *testing.T) {
+	var told []string
+	r, err := Check(t.Context(), withManifest(t, small(busy), smallManifest), Options{Cache: cache, Only: regexp.MustCompile("^order$"), Done: func(r Result) { told = append(told, r.Case) }})
+	if err != nil || r.Err() != nil {
+		t.Fatal(err, r.Err())
+	}
+	if got := strings.Join(told, " "); got != "module manifest imports config one kept order" || r.Held != 7 {
+		t.Errorf("ran %s, %d held", got, r.Held)
+	}
+	names := map[string]bool{}
+	for _, c := range Cases() {
+		if names[c.Name] || c.Title == "" || !strings.HasPrefix(c.Rule, "R") {
+			t.Errorf("case %+v", c)
+		}
+		names[c.Name] = true
+	}
+}
+
+// TestCheckIsEnded: a check whose context ends leaves nothing behind.
+func TestCheckIsEnded(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := Check(ctx, withManifest(t, small(busy), smallManifest), Options{Cache: cache, Done: func(r Result) {
+		if r.Case == "order" {
+			cancel()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestRulesAreThoseOfTheText: each rule that a case names stands in
+// abi/README.md, and the text has no number twice.
+func TestRulesAreThoseOfTheText(t *testing.T) {
+	text, err := os.ReadFile("../../abi/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 24; n++ {
+		if got := strings.Count(string(text), fmt.Sprintf("**R%d**", n)); got != 1 {
+			t.Errorf("R%d stands %d times in the text", n, got)
+		}
+	}
+	for _, c := range Cases() {
+		if !strings.Contains(string(text), "**"+c.Rule+"**") {
+			t.Errorf("case %s names %s, which the text does not have", c.Name, c.Rule)
+		}
 	}
 }
