@@ -20,6 +20,7 @@ import (
 	"strings"
 	"text/template"
 
+	audithost "github.com/audit-host/audit-host"
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/manifest"
 	"github.com/audit-host/audit-host/abi/sdk"
@@ -100,8 +101,11 @@ func (p Project) files() (map[string][]byte, error) {
 	if !slices.Contains(Grants(), p.Grant) {
 		return nil, fmt.Errorf("no example with the grant %q: there are %s", p.Grant, strings.Join(Grants(), ", "))
 	}
-	out := make(map[string][]byte)
-	var err error
+	text, err := fs.ReadFile(audithost.GuestSources, "abi/README.md")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]byte{"ABI.md": text}
 	if p.Language == "go" {
 		err = p.golang(out)
 	} else {

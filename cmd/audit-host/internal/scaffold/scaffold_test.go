@@ -59,7 +59,7 @@ func TestProjects(t *testing.T) {
 					t.Error(err)
 				}
 				sdk := strings.HasPrefix(name, "vendor/") || strings.HasPrefix(name, "audit-host-sdk/")
-				if s := strings.ReplaceAll(string(text), "example.org/", ""); !sdk && (strings.Contains(s, placeholder) || strings.Contains(s, "{{.")) {
+				if s := strings.ReplaceAll(string(text), "example.org/", ""); !sdk && name != "ABI.md" && (strings.Contains(s, placeholder) || strings.Contains(s, "{{.")) {
 					t.Errorf("%s still holds the placeholder, or a piece of a template:\n%s", name, text)
 				}
 			}
