@@ -13,7 +13,6 @@ import (
 
 	audithost "github.com/audit-host/audit-host"
 	"github.com/audit-host/audit-host/abi/manifest"
-	"github.com/audit-host/audit-host/host"
 )
 
 func TestModuleVersion(t *testing.T) {
@@ -50,7 +49,8 @@ func goCommand(t *testing.T, dir string, env []string, args ...string) string {
 }
 
 // TestGoOffline builds, vets and tests every plugin in Go with no network and no
-// module in the cache, and loads the result.
+// module in the cache. That audit-host loads and runs them is tested with the
+// command.
 func TestGoOffline(t *testing.T) {
 	for _, grant := range Grants() {
 		t.Run(grant, func(t *testing.T) {
@@ -73,9 +73,8 @@ func TestGoOffline(t *testing.T) {
 			if _, err := manifest.SetFile(file, filepath.Join(folder, "manifest.json")); err != nil {
 				t.Fatal(err)
 			}
-			in, err := host.Inspect(t.Context(), []byte(read(t, file)), host.InspectOptions{})
-			if err != nil || !in.Fits {
-				t.Errorf("%+v, %v", in, err)
+			if m, err := manifest.Read([]byte(read(t, file))); err != nil || m.Name != "zebra-7" {
+				t.Errorf("%+v, %v", m, err)
 			}
 		})
 	}
