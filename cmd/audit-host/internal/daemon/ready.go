@@ -41,6 +41,11 @@ func ready(p *pipeline.Pipeline, now time.Time) (ok bool, reasons []string) {
 			add(harm, "%s", reason)
 		}
 	}
+	for _, s := range p.PluginStates() {
+		if s.RolledBack != "" {
+			add(false, "sink %s: its new plugin was taken back at %s, the one before goes on: %s", s.Sink, s.RolledBackAt.UTC().Format(time.RFC3339), s.RolledBack)
+		}
+	}
 	if l := p.Ledger(); l.Trouble.Fault != "" {
 		// A lock is somebody else at work. The rest is nothing that goes by itself.
 		add(l.Trouble.Fault != pipeline.FaultLocked || now.Sub(l.Trouble.Since) >= tooOld,

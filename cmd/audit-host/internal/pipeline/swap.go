@@ -100,12 +100,20 @@ func (s *seat) publish() {
 func (s *seat) place(m *member) {
 	s.now = m
 	if s.keeper != nil {
-		// It is a fresh instance, which knows no head: look at the ledger first.
-		s.keeper.Sink, s.keeper.doubt = m.sink, true
+		s.keeper.Sink = m.sink
 	} else {
 		s.front = m.sink
 	}
+	s.doubt()
 	s.tune(m)
+}
+
+// doubt has the ledger looked at before the next delivery: a fresh instance knows
+// no head.
+func (s *seat) doubt() {
+	if s.keeper != nil {
+		s.keeper.doubt = true
+	}
 }
 
 // State may be called at any time.
@@ -241,6 +249,7 @@ func (s *seat) exchange(ctx context.Context, next *member, trial config.Reload) 
 	old := s.now
 	if !s.down {
 		if r := old.sink.Flush(ctx); r.Outcome != abi.OK {
+			s.doubt() // it may have lost its instance
 			return fmt.Errorf("sink %s: the plugin that is to go does not make durable what it holds back, and stays: %s: %s", s.name, r.Outcome, r.Detail)
 		}
 	}
@@ -259,9 +268,7 @@ func (s *seat) exchange(ctx context.Context, next *member, trial config.Reload) 
 		}
 		s.down = true
 		s.restart(ctx)
-		if s.keeper != nil {
-			s.keeper.doubt = true
-		}
+		s.doubt()
 		return err
 	}
 	if s.before != nil { // a plugin on probation makes way
