@@ -161,6 +161,54 @@ func TestDiskMillionPending(t *testing.T) {
 	closeNow(t, q)
 }
 
+// A consumer that is far behind reads files: of the end of the log only so much
+// is in memory for it that it changes over when it has caught up, without a file
+// being read from there on.
+func TestDiskTailInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := memSite()
+		const cache = 64 << 10
+		q := mustOpen(t, s, queue.DiskOptions{CacheBytes: cache})
+		c := mustConsumer(t, q, "sink")
+		ev := queue.Event{ID: "e", Payload: make([]byte, 1<<10)}
+		most := int64(0)
+		for range 300 {
+			if _, err := queue.SubmitWait(t.Context(), q, ev, queue.Durable); err != nil {
+				t.Fatal(err)
+			}
+			most = max(most, queue.TailBytes(q))
+		}
+		if n := queue.TailBytes(q); most <= cache/2 || most > cache || n == 0 || n > cache/8 {
+			t.Errorf("%d bytes of the end are in memory, %d at most; want up to %d for one that keeps up and %d for one that is behind", n, most, cache, cache/8)
+		}
+		for c.Acked() < q.Watermarks().Durable {
+			b, err := c.Next(t.Context(), 0, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Ack(t.Context(), b.Last()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := queue.TailBytes(q); n != 0 {
+			t.Errorf("%d bytes are in memory, which nobody wants", n)
+		}
+		reads := s.now.counted("read")
+		for range 10 {
+			if _, err := queue.SubmitWait(t.Context(), q, ev, queue.Durable); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := c.Next(t.Context(), 0, 0); err != nil || len(b.Events) != 1 {
+				t.Fatalf("%d events, %v", len(b.Events), err)
+			}
+		}
+		if n := s.now.counted("read") - reads; n != 0 {
+			t.Errorf("a consumer that keeps up has read files %d times", n)
+		}
+		closeNow(t, q)
+	})
+}
+
 // resident is the memory that the Go runtime has from the system, in bytes. It is
 // all that the queue takes: nothing is mapped. VmRSS says the same, but counts
 // the race detector's shadow of it too.

@@ -8,14 +8,20 @@ import (
 )
 
 // trimTail drops what no open consumer will want from memory, and the oldest if
-// it takes too much. core.mu is held.
+// it takes too much. For a consumer that is behind what is there, and so reads
+// files, an eighth is enough to find it when it has caught up; all of it would
+// only be memory that a backlog costs. core.mu is held.
 func (q *Disk) trimTail() {
-	low := q.durable
+	low, keep := q.durable, int64(0)
 	for _, con := range q.open {
-		low = min(low, con.c.delivered)
+		if at := con.c.delivered; len(q.tail) > 0 && at+1 < q.tail[0].first {
+			keep = q.o.CacheBytes / 8
+		} else {
+			low = min(low, at)
+		}
 	}
 	n := 0
-	for n < len(q.tail) && (q.tailBytes > q.o.CacheBytes || len(q.open) > 0 && q.tail[n].last() <= low) {
+	for n < len(q.tail) && (q.tailBytes > q.o.CacheBytes || len(q.open) > 0 && q.tailBytes > keep && q.tail[n].last() <= low) {
 		q.tailBytes -= int64(cap(q.tail[n].buf))
 		q.tail[n].buf = nil
 		q.tail[n] = nil
