@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	audithost "github.com/audit-host/audit-host"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
 	"github.com/audit-host/audit-host/host/conformance"
@@ -23,7 +26,7 @@ import (
 
 func newPluginCheck() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "check FILE [--config FILE [--sink NAME]] [--run REGEXP] [--batches N] [--answer FILE] [--json]",
+		Use:   "check FILE [--config FILE [--sink NAME]] [--run REGEXP] [--batches N] [--answer FILE] [--database FILE] [--log] [--json]",
 		Short: "Check a plugin against the rules of the ABI",
 		Long: `Runs a plugin in a world made for it and thrown away: an empty database, a file,
 a small store, an HTTP server on loopback, as its manifest asks for. Everything
@@ -47,9 +50,11 @@ all could be checked, 78 the configuration can't be read.`,
 	only := c.Flags().String("run", "", "run only the cases whose names match `REGEXP`")
 	batches := c.Flags().Int("batches", conformance.DefaultBatches, "deliver `N` batches in the case endurance")
 	answer := c.Flags().String("answer", "", "have the HTTP server answer with the content of `FILE` and not with {}")
+	base := c.Flags().String("database", "", "begin with a copy of the SQLite database `FILE`, for a plugin that makes no tables")
+	logged := c.Flags().Bool("log", false, "write what the plugin and its host log to stderr")
 	asJSON := jsonFlag(c, "write one JSON object")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		o := conformance.Options{Batches: *batches}
+		o := conformance.Options{Batches: *batches, Database: *base}
 		if *batches < 1 {
 			return usageError("--batches is %d; it is at least 1", *batches)
 		}
@@ -68,6 +73,9 @@ all could be checked, 78 the configuration can't be read.`,
 			if o.Answer, err = os.ReadFile(*answer); err != nil {
 				return fmt.Errorf("read answer: %w", err)
 			}
+		}
+		if *logged {
+			o.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 		}
 		card := &scorecard{w: c.OutOrStdout()}
 		if !*asJSON {
@@ -157,6 +165,23 @@ func checkedConfig(path, sink string) (json.RawMessage, error) {
 	return nil, usageError("--sink %q: %s has %s", sink, path, strings.Join(names, ", "))
 }
 
+// ruleText is what abi/README.md says under the number of a rule, for somebody
+// who has only the binary; "" if it says nothing.
+func ruleText(rule string) string {
+	text, err := fs.ReadFile(audithost.GuestSources, "abi/README.md")
+	if err != nil {
+		return ""
+	}
+	_, text, found := bytes.Cut(text, []byte("**"+rule+"**"))
+	if !found {
+		return ""
+	}
+	for _, end := range []string{"**R", "\n\n", "|\n"} {
+		text, _, _ = bytes.Cut(text, []byte(end))
+	}
+	return strings.Trim(string(text), " \n-|")
+}
+
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
@@ -164,10 +189,11 @@ func isTerminal(w io.Writer) bool {
 
 // scorecard writes results as they come: marks on a terminal, words elsewhere.
 type scorecard struct {
-	w     io.Writer
-	plain bool
-	left  []string // cases that were not run for another one's sake
-	err   error // the first of writing
+	w      io.Writer
+	plain  bool
+	spaced bool     // the last line is empty
+	left   []string // cases that were not run for another one's sake
+	err    error    // the first of writing
 }
 
 // marks are those of a terminal, with their colour, and the words for elsewhere.
@@ -189,6 +215,7 @@ func (s *scorecard) result(r conformance.Result) {
 		s.left = append(s.left, r.Case)
 		return
 	}
+	s.spaced = false
 	mark := marks[r.Status][0]
 	if s.plain {
 		mark = marks[r.Status][1]
@@ -202,7 +229,11 @@ func (s *scorecard) result(r conformance.Result) {
 		s.indented("got", b.Got)
 		s.indented("wanted", b.Wanted)
 		s.indented("change", b.Change)
+		if text := ruleText(r.Rule); text != "" {
+			s.indented(r.Rule, text)
+		}
 		s.print("\n")
+		s.spaced = true
 	}
 }
 
@@ -224,7 +255,8 @@ func (s *scorecard) indented(label, text string) {
 			line = ""
 		}
 	}
-	for word := range strings.FieldsSeq(safe(text)) {
+	for word := range strings.FieldsSeq(text) {
+		word = safe(word)
 		if line != "" && len(line)+1+len(word) > width {
 			put()
 		}
@@ -244,12 +276,16 @@ func (s *scorecard) end(r *conformance.Report) error {
 		}
 		s.print("%s without the above nothing can be said of\n", mark)
 		s.indented("", strings.Join(s.left, ", "))
+		s.spaced = false
+	}
+	if !s.spaced {
+		s.print("\n")
 	}
 	name := "a module without a manifest"
 	if r.Plugin != "" {
 		name = safe(r.Plugin) + " " + safe(r.Version)
 	}
-	s.print("\n%s, sha256 %s\n", name, r.Digest)
+	s.print("%s, sha256 %s\n", name, r.Digest)
 	s.print("%d held, %d broken, %d do not apply, %d could not be checked, %.1f s\n", r.Held, r.Breaches, r.Inapplicable, r.Unchecked, r.Took.Round(100*time.Millisecond).Seconds())
 	if s.err != nil {
 		return fmt.Errorf("write scorecard: %w", s.err)

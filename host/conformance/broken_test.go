@@ -5,12 +5,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/audit-host/audit-host/abi/manifest"
+	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/host/appendfile"
 )
 
 // buildBroken compiles testdata/broken once for all tests.
@@ -30,13 +33,64 @@ var buildBroken = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(out)
 })
 
-// TestBrokenInOneWay: a sink that breaks one rule is told exactly the cases that
-// show it, each with its rule.
-func TestBrokenInOneWay(t *testing.T) {
+// broken is the guest with a manifest.
+func broken(t *testing.T, idempotent bool) []byte {
+	t.Helper()
 	wasm, err := buildBroken()
 	if err != nil {
 		t.Fatalf("build testdata/broken: %v", err)
 	}
+	wasm, err = manifest.Append(wasm, fmt.Appendf(nil, `{"name": "broken", "version": "1", "capabilities": ["sql", "append", "kv"], "idempotent": %v, "config_schema": {
+		"type": "object", "additionalProperties": false, "properties": {"break": {"type": "string"}}}}`, idempotent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wasm
+}
+
+// TestScrambled: a sink that writes what nobody can read is no liar, and is
+// judged by its outcomes.
+func TestScrambled(t *testing.T) {
+	r, err := Check(t.Context(), broken(t, true), Options{Cache: cache, Batches: 50, Config: []byte(`{"break":"scrambles"}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Breaches != 0 || r.Unchecked != 1 || r.Held < 18 || !strings.Contains(fmt.Sprint(r.Err()), "one (R5): not checked: it writes, and no event's id") {
+		t.Errorf("%v", r.Err())
+		told(t, r)
+	}
+}
+
+// TestDatabase: a sink finds the tables of the database that it begins with.
+func TestDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "base.db")
+	s, err := host.Open(t.Context(), broken(t, true), host.Options{Name: "base", Config: []byte(`{"break":""}`), Cache: cache, SQL: &host.SQLGrant{Database: path, Create: true},
+		Append: &appendfile.Options{Path: path + ".jsonl"}, KV: &host.KVGrant{Path: path + ".kv"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Deliver(t.Context(), (&kit{}).batch(1)) // makes the table, with a row
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	run := func(base string) error {
+		r, err := Check(t.Context(), broken(t, true), Options{Cache: cache, Only: regexp.MustCompile("^(kept|replay|close)$"), Database: base, Config: []byte(`{"break":"no-table"}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Err()
+	}
+	if err := run(path); err != nil {
+		t.Error(err)
+	}
+	if err := run(""); err == nil || !strings.Contains(err.Error(), "one (R5): sent a batch of one event, attempt 7, got BUSY: status 1") {
+		t.Errorf("without its table: %v", err)
+	}
+}
+
+// TestBrokenInOneWay: a sink that breaks one rule is told exactly the cases that
+// show it, each with its rule.
+func TestBrokenInOneWay(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		lines bool   // it appends lines, which are there twice after a crash
@@ -66,15 +120,11 @@ func TestBrokenInOneWay(t *testing.T) {
 		{"quadratic", false, "fuel R23"},
 		{"asks-for-chance", false, "replay R24"},
 		{"silent", false, "one R5"},
+		{"falls-over", false, "empty R25, one R25"},
 		{"drops", false, "large R5"},
 	} {
 		t.Run("breaks="+c.name, func(t *testing.T) {
-			module, err := manifest.Append(wasm, fmt.Appendf(nil, `{"name": "broken", "version": "1", "capabilities": ["sql", "append", "kv"], "idempotent": %v, "config_schema": {
-				"type": "object", "additionalProperties": false, "properties": {"break": {"type": "string"}}}}`, !c.lines))
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, err := Check(t.Context(), module, Options{Cache: cache, Batches: 300, Config: fmt.Appendf(nil, `{"break": %q}`, c.name)})
+			r, err := Check(t.Context(), broken(t, !c.lines), Options{Cache: cache, Batches: 300, Config: fmt.Appendf(nil, `{"break": %q}`, c.name)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -136,7 +136,7 @@ func (w *world) honest(ctx context.Context, b *abi.Batch, r abi.Result, sent, ru
 		return misanswer(sent, r, "BUSY or RETRY, or PARTIAL with a verdict for each event that is not stored")
 	case r.Outcome.HostMade():
 		breach := misanswer(sent, r, "BUSY or RETRY")
-		if breach.Rule == "" {
+		if breach.Rule == "R25" {
 			breach.Rule, breach.Change = "R11", "the status of the call: a failure is an answer, and no reason to trap"
 		}
 		return breach

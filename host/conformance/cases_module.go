@@ -188,7 +188,10 @@ func refuses(ctx context.Context, k *kit) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		sent := fmt.Sprintf("%q (%s)", b.config, b.why)
+		sent := fmt.Sprintf("%s (%s)", b.config, b.why)
+		if !json.Valid([]byte(b.config)) {
+			sent = fmt.Sprintf("%q (%s)", b.config, b.why)
+		}
 		switch {
 		case r.Outcome == abi.BadConfig:
 		case r.Outcome.HostMade():

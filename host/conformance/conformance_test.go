@@ -105,7 +105,7 @@ func TestRulesAreThoseOfTheText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := 1; n <= 24; n++ {
+	for n := 1; n <= 25; n++ {
 		if got := strings.Count(string(text), fmt.Sprintf("**R%d**", n)); got != 1 {
 			t.Errorf("R%d stands %d times in the text", n, got)
 		}

@@ -20,6 +20,7 @@ type recorder struct {
 	asks   []asked // of the running or last delivery
 	digest hash.Hash
 	struck bool // the fault was done
+	wrote  bool // since it was made; ids or not
 
 	// order has the ids of events in the order in which they were written.
 	order []string
@@ -94,6 +95,7 @@ func (r *recorder) Answered(a *host.Ask, status uint32) {
 	if status != 0 || !a.Writes {
 		return
 	}
+	r.wrote = true
 	switch a.Function {
 	case abi.ImportAppend:
 		r.lines = append(r.lines, bytes.Clone(a.Data[0]))

@@ -66,6 +66,15 @@ func (k *kit) openWorld(ctx context.Context, tweak func(*host.Options)) (*world,
 	if err := os.Mkdir(w.dir, 0o700); err != nil {
 		return nil, err
 	}
+	if k.o.Database != "" {
+		text, err := os.ReadFile(k.o.Database)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(w.dir, database), text, 0o600)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("copy the database: %w", err)
+		}
+	}
 	k.server.reset()
 	return w, w.open(ctx, tweak)
 }
@@ -94,7 +103,7 @@ func (w *world) open(ctx context.Context, tweak func(*host.Options)) error {
 // options grant what the manifest asks for, and nothing beyond the world.
 func (w *world) options() host.Options {
 	k := w.k
-	o := host.Options{Name: "check", Config: k.config, Cache: k.o.Cache, Probe: w.recorder}
+	o := host.Options{Name: "check", Config: k.config, Cache: k.o.Cache, Log: k.o.Log, Probe: w.recorder}
 	for _, name := range k.manifest.Capabilities {
 		switch name {
 		case abi.CapabilitySQL:
