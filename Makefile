@@ -8,7 +8,7 @@ plugin-sources := $(call sources-in,abi abi/guest abi/manifest abi/cmd/add-manif
 guest := CGO_ENABLED=0 GOFLAGS= GOWASM= GOOS=wasip1 GOARCH=wasm $(GO)
 guest-flags := -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w"
 
-.PHONY: build plugins run test check fuzz bench benchmarks interop torture backlog reproducible
+.PHONY: build plugins run test check fuzz bench benchmarks interop sdk torture backlog reproducible
 build: plugins
 	$(GO) build ./...
 	$(GO) build -o bin/ ./cmd/audit-host
@@ -89,3 +89,8 @@ torture: plugins
 # A real OPA against a real audit-host; builds OPA, which takes minutes.
 interop: plugins
 	cd interop && $(GO) test -count=1 -v ./...
+
+# The examples of all SDKs, and sink-cef, built by their compilers and run in the
+# real host. RUSTC, ASC and ZIG name compilers that are not in PATH.
+sdk: plugins
+	cd interop/sdk && $(GO) vet ./... && $(GO) test -count=1 -timeout 20m ./...
