@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/audit"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
 	"github.com/audit-host/audit-host/host"
@@ -44,6 +45,19 @@ func (s ledgerSource) keys() []string {
 		return nil
 	}
 	return []string{s.cfg.Signing.PublicKey}
+}
+
+// remembered is the head in the configuration's state directory; nil if there
+// is none.
+func (s ledgerSource) remembered() (*audit.Head, error) {
+	if s.cfg == nil {
+		return nil, nil
+	}
+	h, found, err := pipeline.ReadHead(pipeline.HeadFile(s.cfg))
+	if err != nil || !found {
+		return nil, err
+	}
+	return &audit.Head{Sequence: h.Sequence, RowHash: h.RowHash}, nil
 }
 
 // open opens the ledger for reading.

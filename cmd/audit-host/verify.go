@@ -30,8 +30,10 @@ Exits with
       key was given and there are rows without a signature
   1   the ledger can't be read
 A ledger that is unsigned as a whole verifies without a key, and not_checked
-says so. So it does when no remembered head was given: rows cut off the end show
-only by SQLite's own counter then, which whoever cut them could set back.`,
+says so. With -c the ledger must also have the head that audit-host remembers in
+its state directory. Who can write the ledger may be able to set that back too,
+and SQLite's own counter: a head that was remembered elsewhere, a receipt's,
+shows rows cut off the end for certain. not_checked says if none was given.`,
 		Args: arguments(0, 1),
 	}
 	path := configFlag(c)
@@ -51,6 +53,11 @@ only by SQLite's own counter then, which whoever cut them could set back.`,
 		if err != nil {
 			return err
 		}
+		// Before the ledger is opened: what is remembered by then is in it. The
+		// state directory is the daemon's alone, so that an auditor may have to do
+		// without.
+		var unreadable error
+		o.Own, unreadable = file.remembered()
 		for _, name := range append(file.keys(), *keys...) {
 			key, err := seal.ReadPublic(name)
 			if err != nil {
@@ -61,6 +68,9 @@ only by SQLite's own counter then, which whoever cut them could set back.`,
 		report, err := verify(c.Context(), file, o, c.ErrOrStderr())
 		if err != nil {
 			return err
+		}
+		if unreadable != nil {
+			report.NotChecked = append(report.NotChecked, fmt.Sprintf("the head that audit-host remembers: %v", unreadable))
 		}
 		if *asJSON {
 			err = writeJSON(c.OutOrStdout(), report)

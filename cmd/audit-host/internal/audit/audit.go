@@ -27,6 +27,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -72,9 +73,20 @@ type Options struct {
 	// goroutine of its own: as many as there are other processors.
 	Readers []Ledger
 	Keys    []ed25519.PublicKey
-	Head    *Head // nil: none is remembered
+	// Head is one that was remembered elsewhere, Own the one that the ledger's
+	// writer remembers, which is as safe as its disk. nil: there is none.
+	Head, Own *Head
 	// Progress is told the number of rows from time to time; nil is not.
 	Progress func(rows uint64)
+}
+
+func (o Options) heads() (all []Head) {
+	for _, h := range []*Head{o.Head, o.Own} {
+		if h != nil {
+			all = append(all, *h)
+		}
+	}
+	return all
 }
 
 // Report is what was found.
@@ -100,7 +112,7 @@ func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 	}
 	head, breach := Head{found.head.Sequence, hex.EncodeToString(found.head.RowHash[:])}, found.breach
 	if breach == nil {
-		if breach, err = end(ctx, l, head.Sequence, o.Head); err != nil {
+		if breach, err = end(ctx, l, head.Sequence, o.heads()); err != nil {
 			return Report{}, err
 		}
 	}
@@ -120,7 +132,7 @@ func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 }
 
 // end looks for rows that are missing after the last one.
-func end(ctx context.Context, l Ledger, rows uint64, head *Head) (*seal.Break, error) {
+func end(ctx context.Context, l Ledger, rows uint64, heads []Head) (*seal.Break, error) {
 	high, err := l.HighWater(ctx)
 	if err != nil {
 		return nil, err
@@ -132,13 +144,14 @@ func end(ctx context.Context, l Ledger, rows uint64, head *Head) (*seal.Break, e
 	missing := func(format string, args ...any) (*seal.Break, error) {
 		return &seal.Break{Sequence: rows + 1, Reason: fmt.Sprintf(format, args...)}, nil
 	}
+	beyond := slices.IndexFunc(heads, func(h Head) bool { return h.Sequence > rows })
 	switch {
 	case high > rows:
 		return missing("missing at the end, with all up to %d: SQLite's counter has come so far", high)
 	case high < rows:
 		return missing("SQLite's counter stands at %d and the last row is %d: it was set back, and rows after the last one may be missing", high, rows)
-	case head != nil && head.Sequence > rows:
-		return missing("missing at the end, with all up to the remembered head %d", head.Sequence)
+	case beyond >= 0:
+		return missing("missing at the end, with all up to the remembered head %d", heads[beyond].Sequence)
 	case count != rows:
 		// Pages that are out of order hide rows from whoever looks for the next
 		// sequence, and show them to whoever reads all.
@@ -165,7 +178,10 @@ func unchecked(s seal.Signatures, o Options) (asked, all []string) {
 		all = append(all, fmt.Sprintf("who wrote %d rows: they are unsigned", s.Unsigned))
 	}
 	all = append(append([]string{}, asked...), all...)
-	if o.Head == nil {
+	switch {
+	case o.Head == nil && o.Own != nil:
+		all = append(all, fmt.Sprintf("whether rows after %d are missing at the end, or before it if the state directory was set back with the ledger: no head remembered elsewhere was given", o.Own.Sequence))
+	case o.Head == nil:
 		all = append(all, "whether rows are missing at the end in spite of SQLite's counter: no remembered head was given")
 	}
 	return asked, all

@@ -111,6 +111,7 @@ func TestWhatCouldNotBeChecked(t *testing.T) {
 	}{
 		{"signed, key and head", signed, Options{Keys: []ed25519.PublicKey{public}, Head: headOf(signed)}, true, "", nil},
 		{"signed, key", signed, Options{Keys: []ed25519.PublicKey{public}}, true, "", []string{noHead}},
+		{"signed, key and own head", signed, Options{Keys: []ed25519.PublicKey{public}, Own: headOf(signed)}, true, "", []string{"whether rows after 3 are missing"}},
 		{"signed, two keys", signed, Options{Keys: []ed25519.PublicKey{stranger, public}}, true, "", []string{noHead}},
 		{"signed, no key", signed, Options{Head: headOf(signed)}, false, "the signatures of 3 rows: no public key was given", []string{"the signatures of 3 rows"}},
 		{"signed, another key", signed, Options{Keys: []ed25519.PublicKey{stranger}}, false, "none of those given", []string{"none of those given", noHead}},
@@ -198,15 +199,15 @@ func TestTheEnd(t *testing.T) {
 		"all rows gone":         {&fake{high: 3}, nil, 1, "missing at the end"},
 		"damaged":               {&fake{rows: whole.rows[:2], high: 3, err: fmt.Errorf("x: %w", &host.RowError{Sequence: 3, Reason: "a damaged page"})}, nil, 3, "a damaged page"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			r := verify(t, c.l, Options{Head: c.head})
+		for _, o := range []Options{{Head: c.head}, {Own: c.head}, {Head: &Head{1, hex.EncodeToString(whole.rows[0].RowHash)}, Own: c.head}} {
+			r := verify(t, c.l, o)
 			if r.BrokenAt == nil || *r.BrokenAt != c.at || !strings.Contains(r.Reason, c.want) || r.Verified {
-				t.Errorf("%+v, want row %d with %q", r, c.at, c.want)
+				t.Errorf("%s: %+v, want row %d with %q", name, r, c.at, c.want)
 			}
 			if !slices.ContainsFunc(r.NotChecked, func(s string) bool { return s == fmt.Sprintf("the rows from %d on", c.at) }) {
-				t.Errorf("not checked: %q", r.NotChecked)
+				t.Errorf("%s: not checked: %q", name, r.NotChecked)
 			}
-		})
+		}
 	}
 	// A head in the middle is enough to know the rows up to it.
 	if r := verify(t, whole, Options{Head: &Head{2, hex.EncodeToString(whole.rows[1].RowHash)}}); !r.Verified {

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -24,9 +25,9 @@ const partRows = host.PageRows
 // memory, which bounds it.
 type checker struct {
 	Ledger
-	v    *seal.Verifier
-	head *Head
-	page host.Page
+	v     *seal.Verifier
+	heads []Head
+	page  host.Page
 }
 
 // result is what was found, up to the last sound row or the first break.
@@ -56,8 +57,21 @@ func walk(ctx context.Context, l Ledger, o Options) (result, error) {
 			return res, err
 		}
 	}
-	first := &checker{Ledger: l, v: v, head: o.Head}
+	first := &checker{Ledger: l, v: v, heads: o.heads()}
+	if !first.has(ctx, res.head) {
+		res = result{}
+	}
 	return res, first.rest(ctx, &res, o.Progress)
+}
+
+// has says whether the reader sees the row too. The other readers may have found
+// all parts sound without it, and in another file.
+func (c *checker) has(ctx context.Context, row seal.Link) bool {
+	if row.Sequence == 0 {
+		return true
+	}
+	err := c.Page(ctx, row.Sequence-1, row.Sequence, &c.page)
+	return err == nil && len(c.page.Rows) == 1 && bytes.Equal(c.page.Rows[0].RowHash, row.RowHash[:])
 }
 
 // part is what a reader found in its part of the ledger.
@@ -99,7 +113,7 @@ func together(ctx context.Context, l Ledger, v *seal.Verifier, o Options, last u
 	var left atomic.Int32
 	left.Store(int32(len(readers)))
 	for _, reader := range readers {
-		c := &checker{Ledger: reader, v: v, head: o.Head}
+		c := &checker{Ledger: reader, v: v, heads: o.heads()}
 		running.Go(func() {
 			for from, found := take(); found != nil; from, found = take() {
 				found <- c.part(ctx, from, from+min(partRows, last-from))
@@ -180,8 +194,10 @@ func (c *checker) check(prev seal.Link, rows []ledger.Row) seal.Checked {
 	for i := range rows[:found.Rows] {
 		r := &rows[i]
 		reason := content(r)
-		if reason == "" && c.head != nil && r.Sequence == c.head.Sequence && hex.EncodeToString(r.RowHash) != c.head.RowHash {
-			reason = fmt.Sprintf("row_hash is %x, the remembered head has %s", r.RowHash, c.head.RowHash)
+		for _, h := range c.heads {
+			if reason == "" && r.Sequence == h.Sequence && hex.EncodeToString(r.RowHash) != h.RowHash {
+				reason = fmt.Sprintf("row_hash is %x, the remembered head has %s", r.RowHash, h.RowHash)
+			}
 		}
 		if reason != "" {
 			// Again, for the counts and the head before it.

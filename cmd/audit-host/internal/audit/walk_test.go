@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -100,10 +101,28 @@ func TestTheFirstReaderIsTheOneThatCounts(t *testing.T) {
 		"ahead":         &fake{rows: append(slices.Clone(mine.rows), theirs.rows[rows-1])},
 		"failing":       &failing{},
 	} {
-		if got := verify(t, mine, Options{Readers: []Ledger{other, other, other}}); !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %+v, want %+v", name, got, want)
+		for _, first := range []Ledger{mine, &late{fake: mine}} {
+			if got := verify(t, first, Options{Readers: []Ledger{other, other, other}}); !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: %+v, want %+v", name, got, want)
+			}
 		}
 	}
+}
+
+// late lets the others take every part that they can take without it.
+type late struct {
+	*fake
+	yielded bool
+}
+
+func (l *late) Page(ctx context.Context, after, last uint64, p *host.Page) error {
+	for range 10_000 {
+		if !l.yielded {
+			runtime.Gosched()
+		}
+	}
+	l.yielded = true
+	return l.fake.Page(ctx, after, last, p)
 }
 
 type failing struct{ fake }
