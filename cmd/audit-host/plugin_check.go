@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -82,8 +83,13 @@ all could be checked, 78 the configuration can't be read.`,
 			card.plain = !isTerminal(card.w)
 			o.Done = card.result
 		}
-		r, err := conformance.Check(c.Context(), wasm, o)
-		if err != nil {
+		// Its world is to be removed, also when it is interrupted.
+		ctx, stop := untilSignal(c.Context())
+		defer stop()
+		r, err := conformance.Check(ctx, wasm, o)
+		if errors.Is(err, context.Canceled) {
+			return errors.New("check plugin: interrupted, not all cases were run")
+		} else if err != nil {
 			return err
 		}
 		if *asJSON {

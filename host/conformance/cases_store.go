@@ -19,6 +19,8 @@ func misanswer(sent string, r abi.Result, wanted string) *Breach {
 		b.Rule, b.Change = "R5", "the number that goes with OK: all events of the batch, also those that were there before"
 	case r.Outcome == abi.BadABI && (strings.Contains(r.Detail, "verdict") || strings.HasPrefix(r.Detail, "PARTIAL")):
 		b.Rule, b.Change = "R6", "the number that goes with PARTIAL, and that each other event gets one verdict, RETRY or REJECT"
+	case r.Outcome == abi.BadABI && strings.Contains(r.Detail, "inbox"):
+		b.Rule, b.Change = "R7", "audit_reserve: an address behind which the bytes that were asked for are, or 0 if they can't be had"
 	case r.Outcome == abi.BadABI:
 		b.Rule, b.Change = "R7", "the 64 bits that are returned: outcome << 32 | argument, with an outcome of the table"
 	case r.Outcome == abi.Trap || r.Outcome == abi.Exit:

@@ -144,7 +144,7 @@ func named(err error, sent string) error {
 }
 
 // maxPoints bounds how many calls of a batch are made to fail, each in its turn.
-const maxPoints = 12
+const maxPoints = 24
 
 // killed ends instances before and behind each call of a capability, of a batch
 // that is the first of its instance and of a later one.

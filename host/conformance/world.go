@@ -100,10 +100,14 @@ func (w *world) open(ctx context.Context, tweak func(*host.Options)) error {
 	return nil
 }
 
+// patience bounds one call into a plugin: no batch of the kit takes a sound one a
+// second.
+const patience = 15 * time.Second
+
 // options grant what the manifest asks for, and nothing beyond the world.
 func (w *world) options() host.Options {
 	k := w.k
-	o := host.Options{Name: "check", Config: k.config, Cache: k.o.Cache, Log: k.o.Log, Probe: w.recorder}
+	o := host.Options{Name: "check", Config: k.config, Cache: k.o.Cache, Log: k.o.Log, Probe: w.recorder, Deadline: patience}
 	for _, name := range k.manifest.Capabilities {
 		switch name {
 		case abi.CapabilitySQL:
