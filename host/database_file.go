@@ -13,10 +13,6 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
-// checkpointPages is how long the log may grow before a commit writes it back:
-// 40 MB. Less costs throughput, more costs a longer stall and a longer start.
-const checkpointPages = 10_000
-
 // dbFile is a database file that this process writes, through one connection
 // that is opened when it is needed and, after a fault, again. It is used by
 // one goroutine at a time.
@@ -33,8 +29,11 @@ type dbFile struct {
 	hand bool
 	// syncDir makes the names in a folder durable; nil is syncDir itself.
 	syncDir func(dir string) error
+	// limits bound the log; zeros are the constants.
+	limits logLimits
 
-	conn *dbConn // nil until needed and after a fault
+	conn *dbConn    // nil until needed and after a fault
+	log  *logKeeper // of conn
 	// before are the database and its log when the connection before was given up
 	// because they had moved.
 	before [2]os.FileInfo
@@ -110,6 +109,7 @@ func (f *dbFile) attempt(c *dbConn, write bool, do func(*dbConn) error) error {
 	if err := c.unmoved(); err != nil {
 		return &movedError{text: err.Error() + ", while the transaction was committed", after: true}
 	}
+	f.log.committed()
 	return nil
 }
 
@@ -175,6 +175,9 @@ func (f *dbFile) connect(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, c.close())
 	}
+	if err := c.protect(func() error { f.log = c.keepLog(f.limits); return nil }); err != nil {
+		return errors.Join(err, c.close())
+	}
 	f.conn = c
 	return nil
 }
@@ -214,8 +217,8 @@ func (c *dbConn) makeDurable() error {
 		return cantOpen("open database %s: its journal mode is %s and could not be set to wal", c.path, mode)
 	}
 	// fullfsync reaches the platter on macOS and means nothing elsewhere.
-	if err := c.exec(fmt.Sprintf(`PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
-		PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON; PRAGMA wal_autocheckpoint = %d`, checkpointPages)); err != nil {
+	if err := c.exec(`PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
+		PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON`); err != nil {
 		return err
 	}
 	if err := c.keepWAL(); err != nil {
@@ -264,6 +267,7 @@ func (f *dbFile) drop() {
 	c := f.conn
 	f.conn = nil
 	if c != nil {
+		f.log.close()
 		// What can go wrong has gone wrong: the caller has the error that
 		// matters.
 		_ = c.close()
@@ -278,6 +282,7 @@ func (f *dbFile) close() error {
 		return nil
 	}
 	f.conn = nil
+	f.log.close()
 	if f.hand {
 		return c.close()
 	}

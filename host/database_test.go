@@ -414,7 +414,7 @@ func TestDatabaseLogIsBounded(t *testing.T) {
 	g.must(abi.SQLWrite, makeTable)
 	for range 60 {
 		g.must(abi.SQLWrite, exec("INSERT INTO v(b) VALUES (zeroblob(1000000))"))
-		if info, err := os.Stat(g.sink.sql.grant.Database + "-wal"); err != nil || info.Size() > 4200*(checkpointPages+300) {
+		if info, err := os.Stat(g.sink.sql.grant.Database + "-wal"); err != nil || info.Size() > 4200*(logMost+300) {
 			t.Fatalf("the log has %d bytes, %v", info.Size(), err)
 		}
 	}

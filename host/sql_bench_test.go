@@ -7,7 +7,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/ledger"
@@ -94,5 +96,27 @@ func BenchmarkSQLMany(b *testing.B) {
 				b.ReportMetric(float64(r.seq)/b.Elapsed().Seconds(), "rows/s")
 			})
 		}
+	}
+}
+
+// BenchmarkSQLStalls tells how long single batches take while the log is written
+// back again and again: run it with -benchtime=3000x or more.
+func BenchmarkSQLStalls(b *testing.B) {
+	r := newBenchRows(b, 256, false)
+	var took []time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		r.fill()
+		b.StartTimer()
+		start := time.Now()
+		if status, answer := r.g.call(context.Background(), abi.SQLWrite, r.script, 3, 0, 512); status != abi.SQLDone {
+			b.Fatalf("%#x %s", uint32(status), answer)
+		}
+		took = append(took, time.Since(start))
+	}
+	b.ReportMetric(float64(r.seq)/b.Elapsed().Seconds(), "rows/s")
+	slices.Sort(took)
+	for name, at := range map[string]int{"p50": len(took) / 2, "p99": len(took) * 99 / 100, "p99.9": len(took) * 999 / 1000, "longest": len(took) - 1} {
+		b.ReportMetric(took[at].Seconds()*1e3, name+"-ms")
 	}
 }

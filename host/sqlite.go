@@ -144,6 +144,8 @@ func (c *dbConn) protect(f func() error) (err error) {
 type dbOptions struct {
 	// readOnly opens without the right to write.
 	readOnly bool
+	// keepLog leaves the log as it is when the connection is closed.
+	keepLog bool
 	// vfs names SQLite's file system layer; "" is the usual one.
 	vfs string
 	// busy is how long a lock of others is waited for.
@@ -218,7 +220,7 @@ func (c *dbConn) open(ctx context.Context, o dbOptions) error {
 		sqlite3.DBCONFIG_DEFENSIVE: true, sqlite3.DBCONFIG_TRUSTED_SCHEMA: false, sqlite3.DBCONFIG_WRITABLE_SCHEMA: false,
 		sqlite3.DBCONFIG_ENABLE_FTS3_TOKENIZER: false, sqlite3.DBCONFIG_DQS_DML: false, sqlite3.DBCONFIG_DQS_DDL: false,
 		// A reader that closes last must not write the log back.
-		sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE: o.readOnly,
+		sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE: o.readOnly || o.keepLog,
 	} {
 		if _, err := c.db.Config(op, on); err != nil {
 			return asDBError(err)

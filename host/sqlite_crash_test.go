@@ -93,6 +93,7 @@ func appendForEver(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	g := newSQLGuest(t, SQLGrant{Database: path})
+	g.sink.sql.file.limits = logLimits{begin: 20, rest: 5, most: 60} // so that it is killed while the log is written back
 	next := int(g.must(abi.SQLRead, query("SELECT coalesce(max(sequence), 0) + 1 FROM signed_events"))[0][1].(int64))
 	for {
 		g.appendRows(next, next+2)

@@ -1,0 +1,189 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+// How long the log may be, in pages of 4 KiB. A commit only appends to it; what
+// it holds is written back into the database by a second connection, on a
+// goroutine of its own, while the writer goes on. That one never catches up with
+// a writer who never pauses, and the log can be begun anew only when nothing of it
+// is missing in the database: so the writer writes back the last few pages itself.
+const (
+	logBegin = 10_000 // from here on the second connection writes back: 40 MB
+	logRest  = 1_000  // so few the writer does itself, in some milliseconds
+	logMost  = 40_000 // from here on the writer writes back all of it: 160 MB
+)
+
+// logLimits are the constants above, smaller in tests.
+type logLimits struct{ begin, rest, most int }
+
+// logKeeper keeps the log of one open connection short. It belongs to the
+// connection's goroutine, but for run.
+//
+// # Why a crash is no harm
+//
+// Both connections checkpoint in SQLite's mode PASSIVE. That copies pages of
+// committed transactions only, which were synced with the log before, syncs the
+// database, and only then marks them as written, under a lock that only one of the
+// two can have. A writer begins the log anew when all of it is marked. A crash in
+// between leaves pages in the database that the log has too, and is read first.
+// What a commit syncs is the log, as before: no acknowledgement depends on this.
+type logKeeper struct {
+	limits logLimits
+	writer *dbConn
+	files  [3]os.FileInfo // the writer's database, log and shared memory
+
+	ask  chan struct{}
+	told chan int // pages that are in the database; -1: it can't be done
+	done sync.WaitGroup
+
+	pages   int  // of the log, at the last commit
+	asked   int  // how many it had when the second connection was asked; 0: not since it was begun
+	asking  bool // the answer is not there yet
+	stale   bool // the log was begun anew since it was asked
+	written int  // of the log are in the database, as far as it is known
+	alone   bool // there is no second connection
+}
+
+// keepLog begins to keep the connection's log short. It is called protected, when
+// the log is open.
+func (c *dbConn) keepLog(limits logLimits) *logKeeper {
+	if limits == (logLimits{}) {
+		limits = logLimits{logBegin, logRest, logMost}
+	}
+	k := &logKeeper{limits: limits, writer: c, ask: make(chan struct{}, 1), told: make(chan int, 1), files: c.logFiles()}
+	// Instead of SQLite's own, which would checkpoint here.
+	c.db.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error {
+		if pages < k.pages { // begun anew
+			k.asked, k.written, k.stale = 0, 0, k.asking
+		}
+		k.pages = pages
+		return nil
+	})
+	k.done.Go(k.run)
+	return k
+}
+
+// logFiles are the files of the database, its log and its shared memory; nil for
+// what is not known.
+func (c *dbConn) logFiles() (list [3]os.FileInfo) {
+	infos := c.infos()
+	copy(list[:], infos[:])
+	wal := c.walPath()
+	// Without it no second connection is used.
+	list[2], _ = os.Stat(wal[:len(wal)-len("-wal")] + "-shm")
+	return list
+}
+
+// committed is called, protected, after each commit. What goes wrong in it can be
+// repeated at the next one and is none of the commit's business, which stands.
+func (k *logKeeper) committed() {
+	if k.asking {
+		select {
+		case n := <-k.told:
+			k.answered(n)
+		default:
+		}
+	}
+	switch rest := k.pages - k.written; {
+	case k.pages < k.limits.begin:
+	case k.pages >= k.limits.most && k.asking:
+		// The disk is slower than the writer, who therefore waits.
+		k.answered(<-k.told)
+		k.write()
+	case k.pages >= k.limits.most, k.alone, rest <= k.limits.rest && !k.asking:
+		k.write()
+	case !k.asking && k.pages-k.asked >= k.limits.begin/4:
+		k.asking, k.asked = true, k.pages
+		k.ask <- struct{}{}
+	}
+}
+
+func (k *logKeeper) answered(written int) {
+	if written < 0 {
+		k.alone = true
+	} else if !k.stale {
+		k.written = written
+	}
+	k.asking, k.stale = false, false
+}
+
+// write has the writer itself write back. If a reader stands in the way, this does
+// little and costs little.
+func (k *logKeeper) write() {
+	if written, err := k.writer.writeBack(); err == nil {
+		k.written = written
+	}
+}
+
+// run writes the log back whenever it is asked to, until close. Its connection is
+// opened when it is first needed.
+func (k *logKeeper) run() {
+	var c *dbConn
+	for range k.ask {
+		written := -1
+		if c == nil {
+			c = k.open()
+		}
+		if c != nil {
+			err := c.protect(func() (err error) {
+				written, err = c.writeBack()
+				return err
+			})
+			if err != nil && c.broken {
+				written = -1
+			}
+		}
+		k.told <- written
+	}
+	if c != nil {
+		// It wrote nothing that anybody was promised.
+		_ = c.close()
+	}
+}
+
+// open opens the second connection; nil if there can be none. Its files must be
+// the writer's: if one was replaced, the log would be written into another
+// database, or without the writer's locks.
+func (k *logKeeper) open() *dbConn {
+	c, err := openDB(context.Background(), k.writer.path, dbOptions{busy: time.Millisecond, keepLog: true})
+	if err != nil {
+		return nil
+	}
+	err = c.protect(func() error {
+		if err := c.exec("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA wal_autocheckpoint = 0"); err != nil {
+			return err
+		}
+		return c.keepWAL()
+	})
+	for i, mine := range c.logFiles() {
+		if mine == nil || k.files[i] == nil || !os.SameFile(mine, k.files[i]) {
+			err = errors.Join(err, errors.New("another file"))
+		}
+	}
+	if err != nil {
+		_ = c.close()
+		return nil
+	}
+	return c
+}
+
+// close ends run. The writer's connection is still open.
+func (k *logKeeper) close() {
+	close(k.ask)
+	k.done.Wait()
+}
+
+// writeBack writes what it can of the log into the database, without waiting for
+// anybody, and returns how many of its pages are there.
+func (c *dbConn) writeBack() (int, error) {
+	_, written, err := c.db.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE)
+	return written, asDBError(err)
+}
