@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -78,6 +79,16 @@ func TestSignatures(t *testing.T) {
 			t.Errorf("%+v", in.Manifest)
 		}
 		t.Logf("%d bytes, memory from %d, compiled in %v", in.Size, in.MemoryMin, in.Compile)
+	})
+}
+
+// TestSameBytesElsewhere: built in another folder an example is the same, so that
+// its digest can be pinned and made again.
+func TestSameBytesElsewhere(t *testing.T) {
+	each(t, func(t *testing.T, lang string) {
+		if again := build(t, project(t, lang), "example.wasm"); !bytes.Equal(again, example(t, lang)) {
+			t.Errorf("%d bytes, and %d with others among them", len(example(t, lang)), len(again))
+		}
 	})
 }
 
