@@ -59,27 +59,13 @@ command opens the queue itself.`,
 // forgetSink has the daemon forget the sink, or does it itself if none runs.
 // Without write it only finds out how many events the sink has not taken.
 func forgetSink(ctx context.Context, cfg *config.Config, name string, write bool) (pending uint64, err error) {
-	daemon, err := dialDaemon(ctx, cfg)
-	switch {
-	case errors.Is(err, control.ErrNoDaemon):
+	daemon, err := control.Dial(ctx, cfg.StateDir)
+	if errors.Is(err, control.ErrNoDaemon) {
 		u, err := pipeline.ForgetSink(ctx, cfg, name, write)
 		return u.Pending, err
-	case err != nil:
-		return 0, err
-	case write:
-		return daemon.Forget(ctx, name)
 	}
-	sinks, err := daemon.Sinks(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for _, s := range sinks {
-		if s.Name == name && s.State != control.StateUnclaimed {
-			return 0, fmt.Errorf("forget sink %q: %w: take it out of the configuration and restart the daemon first", name, pipeline.ErrConfigured)
-		}
-		if s.Name == name {
-			return s.PendingEvents, nil
-		}
-	}
-	return 0, fmt.Errorf("forget sink %q: %w", name, pipeline.ErrUnknownSink)
+	return daemon.Forget(ctx, name, write)
 }

@@ -43,7 +43,7 @@ func TestSinkForget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Forget(t.Context(), "ledger"); err == nil || !strings.Contains(err.Error(), "it is configured") {
+	if _, err := c.Forget(t.Context(), "ledger", true); err == nil || !strings.Contains(err.Error(), "it is configured") {
 		t.Errorf("forget the ledger: %v", err)
 	}
 	for _, step := range []struct{ flag, want string }{

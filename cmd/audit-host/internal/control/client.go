@@ -104,9 +104,13 @@ func (c *Client) Resume(ctx context.Context, sink string) error {
 }
 
 // Forget gives up what the queue keeps for a sink that is not configured, and says
-// how many events it had not taken.
-func (c *Client) Forget(ctx context.Context, sink string) (pending uint64, err error) {
-	a, err := c.do(ctx, http.MethodPost, "/v1/sinks/"+url.PathEscape(sink)+"/forget", nil)
+// how many events it had not taken. Without write it only says that.
+func (c *Client) Forget(ctx context.Context, sink string, write bool) (pending uint64, err error) {
+	path := "/v1/sinks/" + url.PathEscape(sink) + "/forget"
+	if !write {
+		path += "?dry_run=1"
+	}
+	a, err := c.do(ctx, http.MethodPost, path, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -3,7 +3,7 @@
 //
 //	GET  /v1/sinks                 the sinks with their state
 //	POST /v1/sinks/{name}/resume   lets a parked sink deliver again
-//	POST /v1/sinks/{name}/forget   gives up what the queue keeps for a sink that is not configured
+//	POST /v1/sinks/{name}/forget   gives up the events of one that is not configured; ?dry_run=1 only tells
 //	POST /v1/dead-letters/replay   replays dead letters; answers line by line
 //	POST /v1/reload                has the daemon follow its configuration
 //

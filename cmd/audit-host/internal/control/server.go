@@ -186,10 +186,13 @@ func (s *server) resume(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) forget(w http.ResponseWriter, r *http.Request) {
-	u, err := s.p.Forget(r.Context(), r.PathValue("name"))
+	write := r.URL.Query().Get("dry_run") == ""
+	u, err := s.p.Forget(r.Context(), r.PathValue("name"), write)
 	switch {
 	case err == nil:
-		s.asked(r, "an operator forgot a sink", slog.String("sink", u.Name), slog.Uint64("pending", u.Pending))
+		if write {
+			s.asked(r, "an operator forgot a sink", slog.String("sink", u.Name), slog.Uint64("pending", u.Pending))
+		}
 		answer(w, http.StatusOK, forgotten{u.Name, u.Pending})
 	case errors.Is(err, pipeline.ErrUnknownSink):
 		answer(w, http.StatusNotFound, errorAnswer{err.Error()})

@@ -76,17 +76,17 @@ func (p *Pipeline) warnUnclaimed(log *slog.Logger) {
 }
 
 // Forget gives up the place in the queue of a sink that is not configured, and
-// with it the events that nobody else wants. It says what that was.
-func (p *Pipeline) Forget(ctx context.Context, name string) (Unclaimed, error) {
+// with it the events that nobody else wants. It says what that was; without write
+// what it would be.
+func (p *Pipeline) Forget(ctx context.Context, name string, write bool) (Unclaimed, error) {
 	q, ok := p.Queue.(queue.CursorKeeper)
 	if !ok {
 		return Unclaimed{}, forgetError(name, ErrUnknownSink)
 	}
-	return forget(ctx, q, p.sinkNames(), name, true)
+	return forget(ctx, q, p.sinkNames(), name, write)
 }
 
 // ForgetSink is [Pipeline.Forget] on a state directory that no process has.
-// Without write it only says what it would be.
 func ForgetSink(ctx context.Context, cfg *config.Config, name string, write bool) (u Unclaimed, err error) {
 	state, err := statedir.Open(cfg.StateDir)
 	if err != nil {
@@ -115,7 +115,11 @@ func forget(ctx context.Context, q queue.CursorKeeper, sinks []string, name stri
 	list := unclaimed(q, sinks)
 	i := slices.IndexFunc(list, func(u Unclaimed) bool { return u.Name == name })
 	if i < 0 {
-		return Unclaimed{}, forgetError(name, ErrUnknownSink)
+		err := ErrUnknownSink
+		for _, u := range list {
+			err = fmt.Errorf("%w; it has one for %q", err, u.Name)
+		}
+		return Unclaimed{}, forgetError(name, err)
 	}
 	if !write {
 		return list[i], nil

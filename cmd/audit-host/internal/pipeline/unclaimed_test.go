@@ -108,14 +108,16 @@ func TestUnclaimed(t *testing.T) {
 		!strings.Contains(got, "audit-host sink forget siem") {
 		t.Errorf("the log does not tell of it: %s", got)
 	}
-	if _, err := p.Forget(t.Context(), "ledger"); !errors.Is(err, ErrConfigured) {
+	if _, err := p.Forget(t.Context(), "ledger", true); !errors.Is(err, ErrConfigured) {
 		t.Errorf("forget a configured sink: %v", err)
 	}
-	if _, err := p.Forget(t.Context(), "sem"); !errors.Is(err, ErrUnknownSink) {
+	if _, err := p.Forget(t.Context(), "sem", true); !errors.Is(err, ErrUnknownSink) || !strings.Contains(err.Error(), `it has one for "siem"`) {
 		t.Errorf("forget an unknown sink: %v", err)
 	}
-	if got, err := p.Forget(t.Context(), "siem"); err != nil || got != want {
-		t.Errorf("%+v, %v; want %+v", got, err, want)
+	for _, write := range []bool{false, true} {
+		if got, err := p.Forget(t.Context(), "siem", write); err != nil || got != want {
+			t.Errorf("write %v: %+v, %v; want %+v", write, got, err, want)
+		}
 	}
 	if got := p.Unclaimed(); got != nil {
 		t.Errorf("%+v is there still", got)
