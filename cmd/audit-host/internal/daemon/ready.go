@@ -53,7 +53,7 @@ func ready(p *pipeline.Pipeline, now time.Time) (ok bool, reasons []string) {
 	} else if l.Unsaved != "" {
 		add(false, "%s", l.Unsaved)
 	}
-	if err := p.Lookup().Reachable(); err != nil {
+	if err := p.Reachable(); err != nil {
 		add(true, "the ledger can't be read: %v", err)
 	}
 	return ok, reasons

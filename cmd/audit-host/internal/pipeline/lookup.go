@@ -24,6 +24,7 @@ const snapshotAge = 500 * time.Millisecond
 // letters. It is safe for concurrent use.
 type Lookup struct {
 	ledger  string // path; empty if no sink has a database
+	create  bool   // the first event makes it
 	sink    string // whose dead letters count
 	letters *host.DeadLetters
 
@@ -37,7 +38,7 @@ type Lookup struct {
 func newLookup(cfg *config.Config, letters *host.DeadLetters) *Lookup {
 	l := &Lookup{letters: letters}
 	if sink, ok := cfg.Ledger(); ok {
-		l.ledger, l.sink = sink.Grant.SQL.Database, sink.Name
+		l.ledger, l.create, l.sink = sink.Grant.SQL.Database, sink.Grant.SQL.Create, sink.Name
 	}
 	return l
 }
@@ -146,8 +147,8 @@ func (l *Lookup) close() error {
 	return view.Close()
 }
 
-// Reachable says why the ledger can't be read; nil if it can.
-func (l *Lookup) Reachable() error {
+// reachable says why the ledger can't be read; nil if it can.
+func (l *Lookup) reachable() error {
 	if l.ledger == "" {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -197,6 +198,17 @@ func (p *Pipeline) Ledger() LedgerState {
 		return LedgerState{}
 	}
 	return p.keeper.State()
+}
+
+// Reachable says why the ledger can't be read; nil if it can, or if it is still
+// to be made, by its first event: who sends none before the daemon is ready
+// would wait for ever.
+func (p *Pipeline) Reachable() error {
+	err := p.lookup.reachable()
+	if p.lookup.create && errors.Is(err, fs.ErrNotExist) && p.Ledger().Head.Sequence == 0 {
+		return nil
+	}
+	return err
 }
 
 // Lookup tells where committed events stand.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -174,8 +175,8 @@ func TestLookup(t *testing.T) {
 			if _, _, err := p.Lookup().Find(t.Context(), e.ID, sha256.Sum256(e.Payload)); err == nil {
 				t.Error("found something in no ledger")
 			}
-			if err := p.Lookup().Reachable(); err == nil {
-				t.Error("reached no ledger")
+			if err := p.Reachable(); err != nil {
+				t.Errorf("it will be made: %v", err)
 			}
 		} else if _, found := find(e); found {
 			t.Error("found before it was submitted") // and the view that says so is kept
@@ -212,8 +213,23 @@ func TestLookup(t *testing.T) {
 	if landed, found := find(other); !found || landed.DeadLetter != "conflict" || landed.Sequence != 0 {
 		t.Errorf("another content: %+v, %v", landed, found)
 	}
-	if err := p.Lookup().Reachable(); err != nil {
+	if err := p.Reachable(); err != nil {
 		t.Error(err)
+	}
+	if err := p.keeper.remember(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(p.lookup.ledger, p.lookup.ledger+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Lookup().Close(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Reachable(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it had rows and is gone: %v", err)
+	}
+	if err := os.Rename(p.lookup.ledger+".gone", p.lookup.ledger); err != nil {
+		t.Fatal(err)
 	}
 	if report := closeAll(t, p); report.Appended != 3 || report.Remained != 0 {
 		t.Errorf("%+v", report)
