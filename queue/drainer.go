@@ -69,6 +69,7 @@ type Drainer struct {
 	failure error     // what Next answered, after the events in slot; cleared when dealt with
 	sealing time.Time // At of the oldest event being sealed
 	tuning  Tuning    // what of o is in force
+	tunes   uint64    // how often it was set
 	replays []*replay // that wait for Run, the first one first
 	begun   bool
 	ended   bool
@@ -279,19 +280,30 @@ func (d *Drainer) Resume() bool {
 	return was
 }
 
-// wait pauses.
+// wait pauses, until Retune at most: what was waited for may be there with the
+// sink's new plugin.
 func (d *Drainer) wait(ctx context.Context, pause time.Duration) error {
 	var before State
 	d.update(func(m *SinkMetrics) { before, m.State = m.State, Waiting })
 	defer d.update(func(m *SinkMetrics) { m.State = before })
 	t := time.NewTimer(pause)
 	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	d.mu.Lock()
+	for was := d.tunes; was == d.tunes; {
+		changed := d.changed.wait()
+		d.mu.Unlock()
+		select {
+		case <-t.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+		d.mu.Lock()
 	}
+	d.mu.Unlock()
+	d.waits = 0
+	return nil
 }
 
 // trouble makes an error visible.

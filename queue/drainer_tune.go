@@ -29,8 +29,9 @@ func (t Tuning) checked() (Tuning, error) {
 
 // Retune changes how the sink of that name is served, from its next delivery on:
 // what is in hand and larger than the new bounds is delivered in parts. Incidents
-// that were counted stay counted. It neither waits for a delivery nor resumes a
-// parked sink. It may be called from within the sink's Deliver.
+// that were counted stay counted. A pause that the sink asked for ends. It neither
+// waits for a delivery nor resumes a parked sink, and may be called from within the
+// sink's Deliver.
 func (r *Recorder) Retune(name string, t Tuning) error {
 	for _, d := range r.drainers {
 		if d.o.Name == name {
@@ -52,6 +53,7 @@ func (d *Drainer) Retune(t Tuning) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tuning = t
+	d.tunes++
 	d.changed.fire() // there may be room now
 	return nil
 }

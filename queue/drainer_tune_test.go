@@ -72,6 +72,43 @@ func TestRetuneBytes(t *testing.T) {
 	})
 }
 
+// A sink that asked to be left alone is asked again at once: it may have been
+// mended. What it was told by itself leaves the pause as it is.
+func TestRetuneEndsAPause(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var g *rig
+		g = newRig(t, func(rig *rig, _ *queue.RecorderOptions) {
+			rig.sink.answer = func(_ context.Context, n int, _ *abi.Batch, store func(...int)) abi.Result {
+				if n == 1 {
+					if err := g.r.Retune("main", queue.Tuning{}); err != nil {
+						t.Error(err)
+					}
+				}
+				if n <= 2 {
+					return abi.Result{Outcome: abi.Busy, RetryAfter: 20 * time.Second}
+				}
+				store()
+				return ok
+			}
+		})
+		begin := time.Now()
+		g.together("a")
+		<-time.After(20*time.Second + time.Millisecond)
+		synctest.Wait()
+		if n := len(g.sink.deliveries()); n != 2 {
+			t.Fatalf("%d deliveries", n)
+		}
+		if err := g.r.Retune("main", queue.Tuning{}); err != nil {
+			t.Fatal(err)
+		}
+		g.drain()
+		if took := time.Since(begin); took > 21*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		g.close()
+	})
+}
+
 // The restart budget and the digest in dead letters are those in force.
 func TestRetuneBudgetAndDigest(t *testing.T) {
 	bubble(t, func(t *testing.T) {

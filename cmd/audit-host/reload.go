@@ -45,6 +45,9 @@ Exits with
 			return err
 		}
 		daemon, err := dialDaemon(c.Context(), cfg)
+		if errors.Is(err, control.ErrNoDaemon) {
+			return fmt.Errorf("%w; one that was started with another state_dir has to be restarted", err)
+		}
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
 )
@@ -227,6 +228,25 @@ func TestReloadOfAParkedSink(t *testing.T) {
 	d.request(t, "GET", "/-/ready", "", 200)
 	if got, want := storedByMock(t, d.stop(t, 0)), []string{"e0", "e1", "e2", "e3", "e4", "last"}; !slices.Equal(got, want) {
 		t.Errorf("stored %q, want %q", got, want)
+	}
+}
+
+// A sink that asked to be left alone for half a minute is mended by a reload at
+// once.
+func TestReloadEndsAPause(t *testing.T) {
+	config := home(t, mock(`{do = "busy", pause_ms = 30000}`)...)
+	d := serve(t, config)
+	d.post(t, "durable", refusal("e"))
+	until(t, "the sink waits", func() bool { return sinksOf(t, config)["mock"].State == "waiting" })
+	edit(t, config, `{do = "busy", pause_ms = 30000}`, "")
+	began := time.Now()
+	reloaded(t, config, 0)
+	d.post(t, "ledger", refusal("last"))
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if got := storedByMock(t, d.stop(t, 0)); !slices.Equal(got, []string{"e", "last"}) {
+		t.Errorf("stored %q", got)
 	}
 }
 

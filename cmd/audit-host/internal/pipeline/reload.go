@@ -195,6 +195,9 @@ func (p *Pipeline) reload(ctx context.Context) (out Reloaded, err error) {
 		return out, err
 	}
 	out.Restart = append(out.Restart, fixed...)
+	// Stores and stand-ins lie where the process has its lock.
+	at := *cfg
+	at.StateDir = p.cfg.StateDir
 	defer func() {
 		for i := range changes { // those that took over are gone from here
 			if s := changes[i].next.sink; s != nil {
@@ -205,7 +208,7 @@ func (p *Pipeline) reload(ctx context.Context) (out Reloaded, err error) {
 	var failed []error
 	for i := range changes {
 		if c := &changes[i]; c.swap && ctx.Err() == nil {
-			if err := p.rehearse(ctx, cfg, c); err != nil {
+			if err := p.rehearse(ctx, &at, c); err != nil {
 				failed = append(failed, err)
 			}
 		}

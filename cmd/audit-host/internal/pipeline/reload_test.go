@@ -265,6 +265,29 @@ func TestProbationEnds(t *testing.T) {
 	}
 }
 
+// Another state directory needs a restart: until then the stores of new plugins lie
+// in the old one.
+func TestStateDirectoryStays(t *testing.T) {
+	put := func(cfg *config.Config, version string) {
+		write(t, cfg, "small.wasm", string(small(t, version, abi.OK, abi.OK, `"kv"`)), 0o600)
+	}
+	g := reloadable(t, strings.Replace(withSmall, `grant.append.path = "lines"`, "grant.kv = {}", 1), func(cfg *config.Config) { put(cfg, "1") })
+	put(g.cfg, "2")
+	g.edit("\n[http]", "state_dir = \"elsewhere\"\n[http]")
+	r := g.reload()
+	if len(r.Sinks) != 1 || r.Sinks[0].Done != reloadExchanged || len(r.Restart) != 3 || !strings.HasPrefix(r.Restart[0], "state_dir: ") {
+		t.Errorf("%+v", r)
+	}
+	g.deliver("x")
+	closeAll(t, g.Pipeline)
+	if _, err := os.Stat(filepath.Join(filepath.Dir(g.cfg.File), "elsewhere")); !os.IsNotExist(err) {
+		t.Errorf("the other directory was used: %v", err)
+	}
+	if list, err := os.ReadDir(filepath.Dir(g.cfg.KVPath("small"))); err != nil || len(list) == 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
 // A caller that does not wait ends no reload, and closing waits for it.
 func TestReloadIsNotWaitedFor(t *testing.T) {
 	put := func(cfg *config.Config, version string) {
