@@ -26,7 +26,7 @@ export class Bytes {
   }
 }
 
-const MOST: u64 = 1 << 30; // more than the allocator gives in one block
+const MOST: u64 = (1 << 30) - 64; // what the allocator gives in one block
 
 /**
  * Bytes that grow as they are written to. The memory is never given back: have
@@ -44,12 +44,13 @@ export class Buffer extends Bytes {
   reserve(n: u32): void {
     if (this.size - this.length >= n) return;
     const want = <u64>this.length + n;
-    if (want >= MOST) throw new RangeError("buffer beyond 1 GiB");
-    const size = <u32>min(max(want, <u64>this.size + this.size / 2), MOST - 64);
+    if (want > MOST) throw new RangeError("buffer beyond 1 GiB");
+    const size = <u32>min(max(want, <u64>this.size + this.size / 2), MOST);
     this.ptr = this.size ? heap.realloc(this.ptr, size) : heap.alloc(size);
     this.size = size;
   }
 
+  /** Appends bytes, which do not lie in this buffer. */
   put(b: Bytes): void {
     const n = b.length;
     this.reserve(n);

@@ -153,6 +153,7 @@ AUDIT_INLINE void audit_room(audit_buffer *b, uint32_t n) {
     b->size = size;
 }
 
+/* audit_put appends bytes, which do not lie in the buffer. */
 AUDIT_INLINE void audit_put(audit_buffer *b, audit_bytes v) {
     audit_room(b, v.n);
     if (v.n) __builtin_memcpy(b->p + b->n, v.p, v.n);

@@ -122,6 +122,7 @@ pub const Buffer = struct {
         return b.block[b.len..];
     }
 
+    /// Appends bytes, which do not lie in this buffer.
     pub fn put(b: *Buffer, v: []const u8) void {
         @memcpy(b.room(@intCast(v.len))[0..v.len], v);
         b.len += @intCast(v.len);
