@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/audit-host/audit-host/abi"
 )
@@ -77,6 +78,33 @@ func (s *Sink) ready(ctx context.Context) (abi.Result, error) {
 			"outcome", r.Outcome.String(), "detail", r.Detail, "stderr", r.Stderr)
 	}
 	return r, nil
+}
+
+// Grant puts other files, hosts and stores behind the capabilities of a sink that is
+// not started, and another log. Which capabilities there are can't be changed: they
+// were compared with what the plugin asks for. What was counted is forgotten.
+func (s *Sink) Grant(o Options) error {
+	s.turn <- struct{}{} // nobody has it for long
+	defer s.end()
+	if s.started || s.runtime == nil {
+		return fmt.Errorf("sink %s: grant: the plugin is started, or closed", s.o.Name)
+	}
+	had := s.granted()
+	was := s.o
+	s.o.SQL, s.o.Append, s.o.HTTP, s.o.KV, s.o.Log = o.SQL, o.Append, o.HTTP, o.KV, o.Log
+	if !maps.Equal(had, s.granted()) {
+		s.o = was
+		return fmt.Errorf("sink %s: grant: other capabilities than before", s.o.Name)
+	}
+	s.o.setDefaults()
+	if s.grants.http != nil {
+		s.grants.http.Close()
+		s.grants.http = nil
+	}
+	s.counts.mu.Lock()
+	defer s.counts.mu.Unlock()
+	s.counts.outcomes, s.counts.breaches = nil, nil
+	return nil
 }
 
 // Stop ends the instance as [Sink.Close] does, and gives up all that Start has

@@ -162,3 +162,45 @@ func TestTheStoreChangesHands(t *testing.T) {
 		}
 	}
 }
+
+// Between two lives a plugin may get other files behind the same capabilities.
+func TestGrantAnew(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	wasm := guestModule{manifest: `{"name":"x","version":"1","capabilities":["append"]}`}.bytes()
+	at := func(name string) Options {
+		return Options{Name: "x", Append: &appendfile.Options{Path: filepath.Join(dir, name)}}
+	}
+	s, err := Prepare(ctx, wasm, at("missing/lines"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Grant(Options{Name: "x"}); err == nil || !strings.Contains(err.Error(), "other capabilities") {
+		t.Errorf("%v", err)
+	}
+	for _, name := range []string{"a", "b"} {
+		if err := s.Grant(at(name)); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(s.Counts().Outcomes); n != 0 {
+			t.Errorf("%d outcomes", n)
+		}
+		if r, err := s.Start(ctx); err != nil || r.Outcome != abi.OK {
+			t.Fatalf("%v, %v", r, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+		if err := s.Grant(at("c")); err == nil || !strings.Contains(err.Error(), "started") {
+			t.Errorf("%v", err)
+		}
+		if err := s.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := s.Grant(at("a")); err == nil {
+		t.Error("granted after the end")
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -76,15 +78,13 @@ type flow struct {
 // client posts events of its own until end is closed, one post every so often, or
 // as fast as they are answered. Each waits for the answer to the one before.
 func (f *flow) client(url, name, ack string, events int, every time.Duration, end <-chan struct{}) {
-	tick := make(<-chan time.Time)
+	closed := make(chan time.Time)
+	close(closed)
+	var tick <-chan time.Time = closed
 	if every > 0 {
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
 		tick = ticker.C
-	} else {
-		closed := make(chan time.Time)
-		close(closed)
-		tick = closed
 	}
 	for n := 0; ; {
 		select {
@@ -170,6 +170,20 @@ func linesOf(t *testing.T, name string) (ids []string) {
 	return ids
 }
 
+// pauses are how long the exchanges took that a log tells of, sorted.
+func pauses(t *testing.T, log string) (list []time.Duration) {
+	t.Helper()
+	for _, m := range regexp.MustCompile(`a new plugin has taken over.* pause=(\S+)`).FindAllStringSubmatch(log, -1) {
+		d, err := time.ParseDuration(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, d.Round(100*time.Microsecond))
+	}
+	slices.Sort(list)
+	return list
+}
+
 // Twenty exchanges of the ledger's plugin, and five of the one that appends to a
 // file, while clients send some 5,000 events a second: nothing is lost or there twice,
 // the order of each client is kept, nobody waits long, and the chain verifies.
@@ -219,6 +233,7 @@ func TestTwentySwaps(t *testing.T) {
 	if st := d.status(); !st.Exited() || st.ExitStatus() != 0 {
 		t.Fatalf("status %v", st)
 	}
+	t.Logf("the sinks stood still for %v", pauses(t, d.log.String()))
 	f.inOrder(t, "the ledger", ids(t, config))
 	f.inOrder(t, "the file", linesOf(t, filepath.Join(dir, "events.jsonl")))
 	if v := verified(t, config); v.Rows != uint64(len(f.ids)) || v.Signatures.Valid != v.Rows {

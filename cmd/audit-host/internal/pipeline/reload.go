@@ -234,7 +234,7 @@ func (p *Pipeline) rehearse(ctx context.Context, cfg *config.Config, c *change) 
 	if c.next.sink, err = host.Prepare(ctx, c.wasm, o); err != nil {
 		return err
 	}
-	return trial(ctx, cfg, c.wasm, o, c.seat.sample(ctx))
+	return trial(ctx, cfg, c.next.sink, o, c.seat.sample(ctx))
 }
 
 // follow has one sink follow the configuration.

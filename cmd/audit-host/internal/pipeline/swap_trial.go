@@ -26,27 +26,29 @@ import (
 // trialDir is where the stand-ins of a trial lie.
 func trialDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "trial") }
 
-// trial opens a plugin beside the one that is delivering and hands it batches,
-// without anything that it does being of consequence: its database, file and
-// store are empty ones in a folder that is removed, its requests are answered by
+// trial opens a prepared plugin beside the one that is delivering and hands it
+// batches, without anything that it does being of consequence: its database, file
+// and store are empty ones in a folder that is removed, its requests are answered by
 // this process, and its secrets are no secrets. All else is as it will be: the
-// configuration, the limits, and which hosts, methods and paths it may ask.
+// configuration, the limits, and which hosts, methods and paths it may ask. After it
+// the plugin has what o grants, and is not started.
 //
 // It fails if the plugin refuses its configuration or if the host has to end it.
 // What else it answers is between it and the stand-ins, which are not what it is
 // used to.
-func trial(ctx context.Context, cfg *config.Config, wasm []byte, o host.Options, sample *abi.Batch) (err error) {
+func trial(ctx context.Context, cfg *config.Config, s *host.Sink, o host.Options, sample *abi.Batch) (err error) {
 	dir := filepath.Join(trialDir(cfg), o.Name)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
 		return fmt.Errorf("sink %s: make room for the trial: %w", o.Name, err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(filepath.Dir(dir))) }() // there is one trial at a time
-	s, err := host.Prepare(ctx, wasm, standIns(o, dir))
-	if err != nil {
+	if err := s.Grant(standIns(o, dir)); err != nil {
 		return err
 	}
-	// How it ends is not its trial: the stand-ins may be in the way.
-	defer s.Close(ctx)
+	defer func() {
+		_ = s.Stop(ctx) // how it ends is not its trial: the stand-ins may be in the way
+		err = errors.Join(err, s.Grant(o))
+	}()
 	r, err := s.Start(ctx)
 	if err != nil {
 		return err
