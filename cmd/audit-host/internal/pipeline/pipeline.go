@@ -88,10 +88,14 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 		return nil, err
 	}
 	p.cache.Log = o.Log
-	if err = host.StartSQLite(p.cache); err != nil {
+	if p.crashes, err = openCrashes(cfg); err != nil {
 		return nil, err
 	}
-	if p.crashes, err = openCrashes(cfg); err != nil {
+	// The plugins' code is made ready while SQLite starts: each is a good part of
+	// a start.
+	plugins := p.prepareSinks(ctx, cfg)
+	defer func() { err = errors.Join(err, plugins.close(context.WithoutCancel(ctx))) }()
+	if err = host.StartSQLite(p.cache); err != nil {
 		return nil, err
 	}
 	sealer, err := p.sealer(cfg, o.Log)
@@ -105,7 +109,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	if p.Letters, err = host.OpenDeadLetters(cfg.DeadLetters.Path); err != nil {
 		return nil, err
 	}
-	sinks, err := p.openSinks(ctx, cfg, o.Log)
+	sinks, err := p.openSinks(ctx, cfg, plugins, o.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,16 +17,69 @@ import (
 // maxPlugin bounds a plugin's file in bytes. A Go guest has 2 to 4 MB.
 const maxPlugin = 256 << 20
 
-// openSinks loads the plugins. Without a required one there is no start; an
+// loading are sinks whose plugins are being loaded, in the order of the
+// configuration. Their goroutine has ended when done is closed.
+type loading struct {
+	done  chan struct{}
+	sinks []loadedSink
+	err   error
+}
+
+// loadedSink is one of them: a member that has not started, until it is taken,
+// or an error.
+type loadedSink struct {
+	m   *member
+	err error
+}
+
+// prepareSinks begins to load the plugins. What it returns has to be closed.
+func (p *Pipeline) prepareSinks(ctx context.Context, cfg *config.Config) *loading {
+	l := &loading{done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		plugins, err := readPlugins(cfg)
+		if err != nil {
+			l.err = err
+			return
+		}
+		for _, s := range cfg.Sinks {
+			m, err := p.prepareSink(ctx, cfg, s, plugins[s.Name])
+			l.sinks = append(l.sinks, loadedSink{m, err})
+			if err != nil && s.Required {
+				return
+			}
+		}
+	}()
+	return l
+}
+
+// close waits for the plugins and frees those that nobody has taken.
+func (l *loading) close(ctx context.Context) error {
+	<-l.done
+	var errs []error
+	for _, s := range l.sinks {
+		if s.m != nil {
+			errs = append(errs, s.m.sink.Close(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// openSinks starts the sinks. Without a required one there is no start; an
 // optional one that can't be loaded is left out and shown as missing.
-func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, log *slog.Logger) ([]queue.SinkOptions, error) {
-	plugins, err := readPlugins(cfg)
-	if err != nil {
-		return nil, err
+func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, plugins *loading, log *slog.Logger) ([]queue.SinkOptions, error) {
+	if <-plugins.done; plugins.err != nil {
+		return nil, plugins.err
 	}
 	var list []queue.SinkOptions
-	for _, s := range cfg.Sinks {
-		m, err := p.openSink(ctx, cfg, s, plugins[s.Name])
+	for i, s := range cfg.Sinks {
+		// A required one that failed is the last.
+		m, err := plugins.sinks[i].m, plugins.sinks[i].err
+		if plugins.sinks[i].m = nil; err == nil {
+			if _, err = m.sink.Start(ctx); err != nil {
+				err = errors.Join(err, m.sink.Close(ctx))
+			}
+		}
 		if err != nil && s.Required {
 			return nil, err
 		}
@@ -53,7 +107,8 @@ func (p *Pipeline) openSinks(ctx context.Context, cfg *config.Config, log *slog.
 	return list, nil
 }
 
-func (p *Pipeline) openSink(ctx context.Context, cfg *config.Config, s config.Sink, plugin plugin) (*member, error) {
+// prepareSink loads the plugin of a sink.
+func (p *Pipeline) prepareSink(ctx context.Context, cfg *config.Config, s config.Sink, plugin plugin) (*member, error) {
 	if plugin.err != nil {
 		return nil, fmt.Errorf("sink %s: %w", s.Name, plugin.err)
 	}
@@ -66,8 +121,10 @@ func (p *Pipeline) openSink(ctx context.Context, cfg *config.Config, s config.Si
 	if err != nil {
 		return nil, err
 	}
-	m.sink, err = host.Open(ctx, plugin.wasm, o)
-	return m, err
+	if m.sink, err = host.Prepare(ctx, plugin.wasm, o); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // hostOptions are those of a sink's plugin.
