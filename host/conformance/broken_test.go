@@ -123,6 +123,9 @@ func TestBrokenInOneWay(t *testing.T) {
 		{"falls-over", false, "empty R25, one R25"},
 		{"drops", false, "large R5"},
 	} {
+		if raceDetector && !slices.Contains([]string{"", "numbers", "not-idempotent", "remembers"}, c.name) {
+			continue // it does not see into guests, and makes this take minutes: these show the same
+		}
 		t.Run("breaks="+c.name, func(t *testing.T) {
 			r, err := Check(t.Context(), broken(t, !c.lines), Options{Cache: cache, Batches: 300, Config: fmt.Appendf(nil, `{"break": %q}`, c.name)})
 			if err != nil {

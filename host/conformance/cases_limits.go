@@ -18,7 +18,7 @@ func refusedMemory(ctx context.Context, k *kit) (string, error) {
 	if runtime.GOOS == "windows" {
 		return "", inapplicable("the host can't refuse memory on this system")
 	}
-	w, err := k.openWorld(ctx, func(o *host.Options) { o.Deadline = 5 * time.Second })
+	w, err := k.usualWorld(ctx)
 	if err != nil {
 		return "", err
 	}

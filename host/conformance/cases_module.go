@@ -144,7 +144,7 @@ func opens(ctx context.Context, k *kit) (string, error) {
 	if why := k.schema.problem(k.config); why != "" && !k.made {
 		return "", unchecked("the configuration that was given does not fit the schema: " + why)
 	}
-	w, err := k.openWorld(ctx, nil)
+	w, err := k.usualWorld(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -8,7 +8,6 @@ import (
 	"runtime"
 
 	"github.com/audit-host/audit-host/abi"
-	"github.com/audit-host/audit-host/host"
 )
 
 // wideNumbers delivers numbers that are negative to whoever takes them for
@@ -70,7 +69,7 @@ func highMemory(ctx context.Context, k *kit) (string, error) {
 	if runtime.GOOS == "windows" {
 		return "", inapplicable("on this system memory that is not touched takes room too, and this case would take gigabytes")
 	}
-	w, err := k.openWorld(ctx, func(o *host.Options) { o.Memory = 1<<32 - page })
+	w, err := k.bigWorld(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/audit-host/audit-host/abi"
-	"github.com/audit-host/audit-host/host"
 )
 
 // misanswer is the breach of an answer that the host does not accept, or of one
@@ -111,6 +110,7 @@ func one(ctx context.Context, k *kit) (string, error) {
 		return "", err
 	}
 	defer w.close(ctx)
+	w.wrote = false
 	first, more := k.batch(1), k.batch(3)
 	for _, b := range []*abi.Batch{first, more} {
 		if err := w.accept(ctx, b); err != nil {
@@ -262,7 +262,7 @@ func (w *world) written() []string {
 
 // large delivers much at once.
 func large(ctx context.Context, k *kit) (string, error) {
-	w, err := k.openWorld(ctx, func(o *host.Options) { o.Memory = 1 << 30 })
+	w, err := k.bigWorld(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -196,20 +196,21 @@ func Check(ctx context.Context, wasm []byte, o Options) (rep *Report, err error)
 
 // kit is one check.
 type kit struct {
-	wasm     []byte
-	o        Options
-	dir      string // worlds lie in it
-	worlds   int
-	world    *world // the usual one, nil until needed and after a breach
-	server   *server
-	manifest manifest.Manifest
-	schema   schema
-	problems map[string][]string // of the module, by case
-	imported []string            // capabilities that its imports need
-	config   json.RawMessage
-	made     bool // config was made from the schema
-	next     int  // number of the next event
-	batches  uint64
+	wasm   []byte
+	o      Options
+	dir    string // worlds lie in it
+	worlds int
+	// Worlds that cases share; nil until needed and after a breach.
+	usualOne, bigOne *world
+	server           *server
+	manifest         manifest.Manifest
+	schema           schema
+	problems         map[string][]string // of the module, by case
+	imported         []string            // capabilities that its imports need
+	config           json.RawMessage
+	made             bool // config was made from the schema
+	next             int  // number of the next event
+	batches          uint64
 	// usual is how often an event is found on each surface; nil before the
 	// case "one", empty for a sink of which nothing can be seen.
 	usual map[string]int
@@ -218,7 +219,7 @@ type kit struct {
 
 // runAll runs the chosen cases, and those that they need.
 func (k *kit) runAll(ctx context.Context) error {
-	defer k.leaveWorld(ctx)
+	defer k.leaveWorlds(ctx)
 	list := probes()
 	status := map[string]Status{}
 	wanted := map[string]bool{}
@@ -263,7 +264,7 @@ func (k *kit) runOne(ctx context.Context, p *probe, r *Result) error {
 		r.Status, r.Note = Held, note
 	case errors.As(err, &r.Breach):
 		r.Status = Broken
-		k.leaveWorld(ctx)
+		k.leaveWorlds(ctx)
 		if r.Breach.Rule != "" {
 			r.Rule = r.Breach.Rule
 		}

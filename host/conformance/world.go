@@ -34,27 +34,36 @@ const (
 
 // usualWorld returns the world that cases share which want nothing special: to
 // open a sink takes longer than most of them. Its instance is a fresh one.
-func (k *kit) usualWorld(ctx context.Context) (*world, error) {
-	if k.world == nil {
-		w, err := k.openWorld(ctx, nil)
-		if err != nil {
-			return nil, err
-		}
-		k.world = w
-		return w, nil
-	}
-	k.world.calm()
-	k.world.order = nil
-	k.server.answers(reply{})
-	return k.world, k.world.fresh(ctx)
+func (k *kit) usualWorld(ctx context.Context) (*world, error) { return k.shared(ctx, &k.usualOne, nil) }
+
+// bigWorld is one with as much memory as there can be.
+func (k *kit) bigWorld(ctx context.Context) (*world, error) {
+	return k.shared(ctx, &k.bigOne, func(o *host.Options) { o.Memory = 1<<32 - page })
 }
 
-// leaveWorld has the next case begin with a world of its own: after a breach
+func (k *kit) shared(ctx context.Context, place **world, tweak func(*host.Options)) (*world, error) {
+	k.server.answers(reply{})
+	if w := *place; w != nil {
+		w.calm()
+		w.order = nil
+		return w, w.fresh(ctx)
+	}
+	w, err := k.openWorld(ctx, tweak)
+	if err != nil {
+		return nil, err
+	}
+	*place = w
+	return w, nil
+}
+
+// leaveWorlds has the next case begin with a world of its own: after a breach
 // the one that was is in no state to go on from.
-func (k *kit) leaveWorld(ctx context.Context) {
-	if w := k.world; w != nil {
-		k.world = nil
-		w.close(ctx)
+func (k *kit) leaveWorlds(ctx context.Context) {
+	for _, place := range []**world{&k.usualOne, &k.bigOne} {
+		if w := *place; w != nil {
+			*place = nil
+			w.close(ctx)
+		}
 	}
 }
 
@@ -143,10 +152,10 @@ func (k *kit) policy() *egress.Policy {
 	return p
 }
 
-// close closes the sink and removes its world, unless it is the usual one. It is
-// for the end of a case that does not look at closing.
+// close closes the sink and removes its world, unless it is shared. It is for the
+// end of a case that does not look at closing.
 func (w *world) close(ctx context.Context) {
-	if w == w.k.world {
+	if w == w.k.usualOne || w == w.k.bigOne {
 		return
 	}
 	if w.sink != nil {
