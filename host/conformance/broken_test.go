@@ -110,6 +110,7 @@ func TestBrokenInOneWay(t *testing.T) {
 		{"flushes", false, "kept R20"},
 		{"traps-on-config", false, "bad-config R19"},
 		{"takes-all", false, "bad-config R19"},
+		{"concatenates", false, "texts R25"},
 		{"reorders", false, "order R21"},
 		{"ignores-sql", false, "errors R22"},
 		{"ignores-append", true, "errors R13"},

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -180,8 +181,9 @@ func (w *world) recovers(ctx context.Context, b *abi.Batch, r abi.Result, sent, 
 		}
 	}
 	err := w.all(ctx, done, sent+"; then the batch again, attempt 2, with nothing failing", "what is remembered of a batch that was not OK: lines that were appended before a BUSY may be lost, and are to be appended again")
-	if b, ok := err.(*Breach); ok && b.Rule == "R5" {
-		b.Rule = rule
+	var breach *Breach
+	if errors.As(err, &breach) && breach.Rule == "R5" {
+		breach.Rule = rule
 	}
 	return err
 }

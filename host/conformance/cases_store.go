@@ -9,10 +9,13 @@ import (
 	"github.com/audit-host/audit-host/abi"
 )
 
+// general is the advice where there is no better one.
+const general = "audit_deliver, and the message that came with its answer"
+
 // misanswer is the breach of an answer that the host does not accept, or of one
 // that was not wanted. The host's text tells which rule it was.
 func misanswer(sent string, r abi.Result, wanted string) *Breach {
-	b := &Breach{Sent: sent, Got: answered(r), Wanted: wanted, Change: "audit_deliver"}
+	b := &Breach{Sent: sent, Got: answered(r), Wanted: wanted, Change: general}
 	switch {
 	case r.Outcome == abi.BadABI && strings.HasPrefix(r.Detail, "OK("):
 		b.Rule, b.Change = "R5", "the number that goes with OK: all events of the batch, also those that were there before"
@@ -258,45 +261,4 @@ func (w *world) written() []string {
 		eachMark(b, func(id string) { list = append(list, id) })
 	}
 	return list
-}
-
-// large delivers much at once.
-func large(ctx context.Context, k *kit) (string, error) {
-	w, err := k.bigWorld(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer w.close(ctx)
-	note := ""
-	const change = "bounds that were meant for small batches: fixed buffers, counters of 16 bits, a last portion that is not written"
-	events := k.batch(1024).Events
-	for i := range events {
-		if i%4 == 0 {
-			events[i] = k.event(12 << 10) // 4 MiB in all, audit.toml's default
-		}
-	}
-	one := []abi.Event{k.event(1 << 20)}
-	many := make([]abi.Event, 24)
-	for i := range many {
-		many[i] = k.event(1 << 20)
-	}
-	for _, c := range []struct {
-		events []abi.Event
-		sent   string
-		may    bool // it may be refused, to come again in halves
-	}{{events, "1,024 events, about 4 MiB", false}, {one, "one event of 1 MiB", false}, {many, "24 events of 1 MiB each", true}} {
-		b := k.batchOf(c.events)
-		r := w.deliver(ctx, b)
-		if r.Outcome == abi.Reject && c.may {
-			note = "24 MiB at once are refused (" + r.Detail + ") and would come again in halves"
-			continue
-		}
-		if r.Outcome != abi.OK {
-			return "", misanswer(c.sent, r, "OK")
-		}
-		if err := w.all(ctx, c.events, c.sent, change); err != nil {
-			return "", err
-		}
-	}
-	return note, nil
 }

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -137,7 +138,8 @@ func lostAnswer(ctx context.Context, k *kit) (string, error) {
 
 // named says of a breach what was sent in more words.
 func named(err error, sent string) error {
-	if b, ok := err.(*Breach); ok {
+	var b *Breach
+	if errors.As(err, &b) {
 		b.Sent = sent + ": " + b.Sent
 	}
 	return err

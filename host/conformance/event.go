@@ -65,10 +65,20 @@ func (k *kit) event(size int) abi.Event {
 		ID: id, AgentID: "agent:kit", EventType: "governance.refusal", Timestamp: stamp, Seq: uint64(k.next),
 		Payload: fmt.Appendf(nil, form, id, strings.Repeat("n", pad)), AttestLevel: abi.AttestDaemonSigned, KeyID: "kit",
 	}
+	seal(&e)
+	return e
+}
+
+// markOf is the part of an event's id by which it is found.
+func markOf(id string) string { return id[:idSize] }
+
+// seal computes what depends on the rest of an event.
+func seal(e *abi.Event) {
 	e.PayloadHash = sha256.Sum256(e.Payload)
 	e.Digest = sha256.Sum256(ledger.AppendEventPreimage(nil, e.ID, e.AgentID, e.EventType, e.PayloadHash[:], e.Timestamp))
-	e.Signature = ed25519.Sign(kitKey, e.Digest[:])
-	return e
+	if e.AttestLevel == abi.AttestDaemonSigned {
+		e.Signature = ed25519.Sign(kitKey, e.Digest[:])
+	}
 }
 
 // batch makes a batch of n new events.

@@ -232,7 +232,7 @@ func (w *world) compare(ctx context.Context, events []abi.Event) (missing, doubl
 	}
 	seen := map[string]bool{}
 	for i := range events {
-		id := events[i].ID
+		id := markOf(events[i].ID)
 		if seen[id] {
 			continue
 		}
@@ -257,7 +257,7 @@ func places(events []abi.Event, ids []string) string {
 	var list []string
 	named := map[string]bool{}
 	for i := range events {
-		if id := events[i].ID; slices.Contains(ids, id) && !named[id] {
+		if id := markOf(events[i].ID); slices.Contains(ids, id) && !named[id] {
 			named[id] = true
 			if len(list) == 8 {
 				list = append(list, "…")

@@ -149,6 +149,16 @@ func (s *sink) insert(rows []row) (fresh int, status abi.SQLStatus) {
 		if s.breaks == "asks-for-chance" {
 			luck = s.chance()
 		}
+		if s.breaks == "concatenates" {
+			var text strings.Builder
+			for i, r := range rows {
+				text.WriteString([]string{"INSERT OR IGNORE INTO events VALUES ('", ",('"}[min(i, 1)])
+				text.Write(r.id)
+				text.WriteString("','',0)")
+			}
+			sc.Step(abi.SQLExec, text.String(), 0, 0)
+			rows = nil
+		}
 		sc.Step(abi.SQLMany, "INSERT OR IGNORE INTO events VALUES", 3, len(rows))
 		for _, r := range rows {
 			sc.Text(r.id)
