@@ -134,20 +134,15 @@ func lines(path string, f func(line []byte) error) error {
 	return s.Err()
 }
 
-// nativeLimit is our schema, our batches, our sealer, in a pipeline of three
-// stages as ours is, but no queue, no plugin and no metering, and SQLite in
-// machine code.
-func nativeLimit(signed bool, synchronous string, batch int) func(context.Context, *bench, string) ([]value, error) {
+// withoutPlugin is our schema, our batches, our sealer, in a pipeline of three
+// stages as ours is, but no queue and no plugin. SQLite is open's.
+func withoutPlugin(signed bool, batch int, open func(ctx context.Context, cache, dir string) (appender, func() error, error)) func(context.Context, *bench, string) ([]value, error) {
 	return func(ctx context.Context, b *bench, dir string) (_ []value, err error) {
-		c, stop, err := openSQLite(ctx, filepath.Join(dir, "native.db"), synchronous, 10_000, ledger.Schema[:]...)
+		w, stop, err := open(ctx, b.cache, dir)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
-		w, err := newChain(ctx, c)
-		if err != nil {
-			return nil, err
-		}
 		var key ed25519.PrivateKey
 		if signed {
 			key = ed25519.NewKeyFromSeed(make([]byte, 32))

@@ -163,3 +163,12 @@ func loadAverage() string {
 	}
 	return strings.Join(strings.Fields(string(text))[:3], " ")
 }
+
+// ownCPU returns the seconds of a processor that this process has used.
+func ownCPU() float64 {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
