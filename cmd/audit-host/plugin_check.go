@@ -80,7 +80,7 @@ all could be checked, 78 the configuration can't be read.`,
 		}
 		card := &scorecard{w: c.OutOrStdout()}
 		if !*asJSON {
-			card.plain = !isTerminal(card.w)
+			card.plain = !isTerminal(card.w) || os.Getenv("NO_COLOR") != ""
 			o.Done = card.result
 		}
 		// Its world is to be removed, also when it is interrupted.
