@@ -74,7 +74,7 @@ func growth(random bool) func(context.Context, *bench, string) ([]value, error) 
 			return nil, err
 		}
 		file, growthRows := filepath.Join(dir, "events.jsonl"), 5*b.events
-		var rates []float64
+		var rates, cpu []float64
 		for i := range growthSteps {
 			if i == 0 || random {
 				if err := corpus(file, growthRows, eventSize, random); err != nil {
@@ -85,14 +85,16 @@ func growth(random bool) func(context.Context, *bench, string) ([]value, error) 
 			if err != nil {
 				return nil, err
 			}
-			rates = append(rates, values[0].v)
+			rates, cpu = append(rates, values[0].v), append(cpu, values[1].v)
 			for _, v := range values {
 				v.name = fmt.Sprintf("_%.1fM%s", float64((i+1)*growthRows)/1e6, v.name)
 				list = append(list, v)
 			}
 		}
-		// What is left of the rate of the first file.
-		list = append(list, value{"_kept", 100 * rates[len(rates)-1] / rates[0], "%"})
+		// What is left of the rate of the first file, by the clock and by the
+		// processor.
+		last := growthSteps - 1
+		list = append(list, value{"_kept", 100 * rates[last] / rates[0], "%"}, value{"_kept.cpu", 100 * cpu[0] / cpu[last], "%"})
 		values, err := b.verify(ctx, h)
 		for _, v := range values {
 			v.name = "_verify" + v.name

@@ -149,7 +149,7 @@ func withoutPlugin(signed bool, batch int, open func(ctx context.Context, cache,
 		}
 		sealer := seal.NewSealer(key)
 
-		elapsed := stopwatch()
+		elapsed, used := stopwatch(), ownCPU()
 		parsed, sealed := make(chan []*abi.Event, 4), make(chan []*abi.Event, 1)
 		var parseErr error
 		go func() {
@@ -191,7 +191,7 @@ func withoutPlugin(signed bool, batch int, open func(ctx context.Context, cache,
 		if err = errors.Join(err, parseErr); err != nil {
 			return nil, err
 		}
-		return []value{perSecond(n, elapsed(), "rows")}, nil
+		return []value{perSecond(n, elapsed(), "rows"), {".cpu_us", (ownCPU() - used) * 1e6 / float64(n), "us/row"}}, nil
 	}
 }
 
