@@ -14,6 +14,7 @@ import (
 	"github.com/audit-host/audit-host/abi/manifest"
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/host/appendfile"
+	"github.com/audit-host/audit-host/host/egress"
 )
 
 // buildBroken compiles testdata/broken once for all tests.
@@ -40,8 +41,8 @@ func broken(t *testing.T, idempotent bool) []byte {
 	if err != nil {
 		t.Fatalf("build testdata/broken: %v", err)
 	}
-	wasm, err = manifest.Append(wasm, fmt.Appendf(nil, `{"name": "broken", "version": "1", "capabilities": ["sql", "append", "kv"], "idempotent": %v, "config_schema": {
-		"type": "object", "additionalProperties": false, "properties": {"break": {"type": "string"}}}}`, idempotent))
+	wasm, err = manifest.Append(wasm, fmt.Appendf(nil, `{"name": "broken", "version": "1", "capabilities": ["sql", "append", "http", "kv"], "idempotent": %v, "config_schema": {
+		"type": "object", "additionalProperties": false, "properties": {"break": {"type": "string"}, "url": {"type": "string"}}}}`, idempotent))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,7 @@ func TestScrambled(t *testing.T) {
 func TestDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "base.db")
 	s, err := host.Open(t.Context(), broken(t, true), host.Options{Name: "base", Config: []byte(`{"break":""}`), Cache: cache, SQL: &host.SQLGrant{Database: path, Create: true},
-		Append: &appendfile.Options{Path: path + ".jsonl"}, KV: &host.KVGrant{Path: path + ".kv"}})
+		Append: &appendfile.Options{Path: path + ".jsonl"}, HTTP: &egress.Policy{}, KV: &host.KVGrant{Path: path + ".kv"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +100,8 @@ func TestBrokenInOneWay(t *testing.T) {
 		{"", false, ""},
 		{"appends", true, ""},
 		{"numbers", true, ""},
+		{"puts", false, ""},
+		{"ignores-http", false, "server R22"},
 		{"leaks", false, "endurance R23"},
 		{"not-idempotent", false, "twice R8, duplicates R8, lost-answer R8, killed R8, stopped R8, errors R8"},
 		{"miscounts", false, "twice R5, duplicates R5, lost-answer R5, killed R5, stopped R5, errors R5"},
@@ -124,11 +127,11 @@ func TestBrokenInOneWay(t *testing.T) {
 		{"falls-over", false, "empty R25, one R25"},
 		{"drops", false, "large R5"},
 	} {
-		if raceDetector && !slices.Contains([]string{"", "numbers"}, c.name) {
+		if raceDetector && !slices.Contains([]string{"", "puts"}, c.name) {
 			continue // it does not see into guests, and makes this take minutes: these show the same
 		}
 		t.Run("breaks="+c.name, func(t *testing.T) {
-			r, err := Check(t.Context(), broken(t, !c.lines), Options{Cache: cache, Batches: 300, Config: fmt.Appendf(nil, `{"break": %q}`, c.name)})
+			r, err := Check(t.Context(), broken(t, !c.lines), Options{Cache: cache, Batches: 300, Config: fmt.Appendf(nil, `{"break": %q, "url": "https://collector.example/events"}`, c.name)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -104,8 +104,12 @@ func fuel(ctx context.Context, k *kit) (string, error) {
 	return note, nil
 }
 
-// longest bounds the time of the endurance case: a disk that syncs slowly.
-const longest = 10 * time.Second
+// longest bounds the time of the endurance case, for a disk that syncs slowly, but
+// fewest batches there are.
+const (
+	longest = 10 * time.Second
+	fewest  = 1000
+)
 
 // slack is what a collector may let memory grow by before it begins in earnest,
 // in bytes: Go's does nothing before 4 MiB.
@@ -123,7 +127,7 @@ func endurance(ctx context.Context, k *kit) (string, error) {
 	var sizes []uint64 // of memory, after each so many batches
 	begin := time.Now()
 	done := 0
-	for ; done < total && (time.Since(begin) < longest || len(sizes) < 10); done++ {
+	for ; done < total && (done < fewest || time.Since(begin) < longest); done++ {
 		if r := w.deliver(ctx, k.batch(2)); r.Outcome != abi.OK {
 			if ctx.Err() != nil {
 				return "", context.Cause(ctx)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ func init() { guest.Register(&sink{}) }
 
 type sink struct {
 	breaks string
+	url    string
 	script guest.Script
 	out    [64 << 10]byte
 	kept   [][]byte        // of "leaks"
@@ -31,15 +33,17 @@ type row struct{ id, payload []byte }
 
 const pause = 10 * time.Millisecond
 
-// Open takes {"break":"…"} and nothing else. Package encoding/json would make
-// the guest twice as large, and the tests that load it many times as slow.
+// Open takes {"break":"…"} or {"break":"…","url":"…"} and nothing else. Package
+// encoding/json would make the guest twice as large, and the tests that load it
+// many times as slow.
 func (s *sink) Open(text []byte) guest.Answer {
 	t := string(text)
-	name, ok := strings.CutPrefix(t, `{"break":"`)
-	name, end := strings.CutSuffix(name, `"}`)
+	rest, ok := strings.CutPrefix(t, `{"break":"`)
+	rest, end := strings.CutSuffix(rest, `"}`)
+	name, url, _ := strings.Cut(rest, `","url":"`)
 	switch {
-	case ok && end && !strings.Contains(name, `"`):
-		s.breaks = name
+	case ok && end && !strings.ContainsAny(name+url, `"{}`):
+		s.breaks, s.url = name, url
 	case strings.Contains(t, "takes-all"), s.breaks == "takes-all":
 		s.breaks = "takes-all"
 	case strings.Contains(t, "traps-on-config"):
@@ -75,8 +79,27 @@ func (s *sink) Deliver(b abi.View) guest.Answer {
 		return guest.Answer{Outcome: abi.Trap}
 	case "appends", "ignores-append", "remembers", "numbers", "claims":
 		return s.lines(b)
+	case "puts", "ignores-http":
+		return s.puts(b)
 	}
 	return s.rows(b)
+}
+
+// puts puts each event at a place of its own, so that a second one changes
+// nothing.
+func (s *sink) puts(b abi.View) guest.Answer {
+	for i := range b.Len() {
+		e := b.At(i)
+		r := guest.Request{Method: "PUT", URL: s.url + "/" + hex.EncodeToString(e.ID()), Body: e.Payload()}
+		a, status, text := guest.HTTP(&r, s.out[:])
+		switch {
+		case status != abi.StatusDone:
+			return guest.Busy(pause, text)
+		case a.Status != 200 && s.breaks == "puts":
+			return guest.Busy(pause, "HTTP "+strconv.Itoa(int(a.Status)))
+		}
+	}
+	return guest.OK(b.Len())
 }
 
 // rows stores a batch in the database.
