@@ -187,7 +187,7 @@ func (k *core) drain(ctx context.Context) (cause error, first bool) {
 	}
 	k.closing = true
 	k.room.fire()
-	for k.making.Count > 0 && k.await(ctx) == nil {
+	for k.pendingLoss() && k.failure == nil && k.await(ctx) == nil {
 	}
 	k.recordLoss()
 	k.sealed = true

@@ -17,9 +17,10 @@ package queue
 // (16), generation (8), position (8), flags (1, bit 0: required), length of the
 // name (1), name (128), zeros, CRC at 252. Writes go to them in turn, so that a
 // torn one leaves the other; the valid slot with the higher generation counts.
-// The mark has besides, at 176, how many refused events no loss record up to its
-// position tells (8), and when the first and the last of them was (8 each, Unix
-// ns); without that there are zeros.
+// The mark has besides, at 176 and 208: how many events were refused (8), when
+// first and last (8 each, Unix ns), and before which position the log must end for
+// that to be told by no record yet (8; 0: wherever it ends). Without refusals
+// there are zeros.
 //
 // A segment begins with a header of 512 bytes: "AQSEG\x00\x00\x01", UUID (16),
 // first position (8), number of its first batch (8), time of creation (8, Unix
@@ -61,12 +62,13 @@ package queue
 // and the directory is synced after each, so that a power cut brings back at
 // most the oldest, never one in the middle.
 //
-// Every mark has the refusals that no record up to its position tells. While the
-// queue is full, and nothing else is written, the mark is written for them, a
-// second after the first: a process that is killed takes no more of the count
-// with it than that. An opening believes the count only if the log ends at the
-// mark's position: a frame behind it may be the record that tells them, and
-// nothing is told twice.
+// Every mark has the refusals that no durable record tells. While the queue is
+// full, and nothing else is written, the mark is written for them, a second after
+// the first: a process that is killed takes no more of the count with it than
+// that. Before a frame with a record is written the mark says so, synced: the
+// record's refusals are to be told only if the log ends before it. So nothing is
+// told twice, whether the frame gets to the disk or not; a power cut leaves a
+// newer mark or this one, for a slot is in one sector.
 //
 // After a write or sync that failed nothing more is written to that file: Linux
 // may drop the dirty pages and report success next time. All that was not

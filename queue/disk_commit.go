@@ -81,7 +81,12 @@ func (q *Disk) take() (b *batch, ok bool) {
 // them are on disk.
 func (q *Disk) write(b *batch) error {
 	if b == nil {
-		return q.saveMark(q.durable, false)
+		return q.saveMark(q.durable, 0, false)
+	}
+	if b.tells {
+		if err := q.saveMark(q.durable, 0, true); err != nil {
+			return err
+		}
 	}
 	if q.at+int64(len(b.buf))+frameAlign > q.o.SegmentBytes {
 		if err := q.rotate(); err != nil {
@@ -100,20 +105,28 @@ func (q *Disk) write(b *batch) error {
 	if err := q.fs.Same(s.file, q.active); err != nil {
 		return fmt.Errorf("find the segment in use: %w", err)
 	}
-	return q.saveMark(b.last(), false)
+	return q.saveMark(b.last(), 0, false)
 }
 
 // saveMark writes how far the log is durable, and the refusals that no record up
-// to there tells.
-func (q *Disk) saveMark(at Seq, sync bool) error {
+// to there tells. They are to be told only if the log ends before the given
+// position, 0 for wherever it ends.
+func (q *Disk) saveMark(at, before Seq, sync bool) error {
+	slotOf := func(r Refusals, before Seq) refusedSlot {
+		if r.Count == 0 {
+			return refusedSlot{}
+		}
+		return refusedSlot{count: r.Count, first: r.First.UnixNano(), last: r.Last.UnixNano(), before: before}
+	}
 	q.mu.Lock()
-	r := q.untold(at)
+	open := q.unrecorded.clone()
+	open.merge(q.making)
+	q.mark.refused = refusedSlots{slotOf(open, before)}
+	if q.toldAt > at {
+		q.mark.refused[1] = slotOf(q.told, q.toldAt)
+	}
 	q.noting = false
 	q.mu.Unlock()
-	q.mark.refused = refusedSlot{}
-	if r.Count > 0 {
-		q.mark.refused = refusedSlot{count: r.Count, first: r.First.UnixNano(), last: r.Last.UnixNano()}
-	}
 	return q.mark.save(at, false, sync)
 }
 
@@ -155,6 +168,7 @@ func (q *Disk) written(b *batch) {
 	q.trimTail()
 	q.pokeAll()
 	close(b.done)
+	q.progress.fire()
 	q.madeRoom()
 }
 
@@ -216,7 +230,9 @@ func (q *Disk) reconcile() error {
 	if err := q.checkEnd(); err != nil {
 		return err
 	}
-	if err := q.saveMark(q.durable, true); err != nil {
+	// Only if the log ends here: until the new segment is there, a frame that failed
+	// may be found again, with a record that untell took back.
+	if err := q.saveMark(q.durable, q.durable+1, true); err != nil {
 		return err
 	}
 	return q.addSegment()

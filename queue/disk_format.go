@@ -19,6 +19,8 @@ const (
 	metaSize          = 64
 	slotSize          = 256
 	slotDistance      = 4096
+	refusedAt         = 176 // in a slot
+	refusedSize       = 32
 	segmentHeaderSize = 512
 	frameHeaderSize   = 48
 	frameAlign        = 8
@@ -64,13 +66,17 @@ type slot struct {
 	seq      Seq
 	required bool
 	name     string
-	refused  refusedSlot // of the mark
+	refused  refusedSlots // of the mark
 }
 
-// refusedSlot is what a mark keeps of refusals that no record tells.
+// refusedSlots is what a mark keeps of refusals: those that no record tells, and
+// those that a record tells which may not be durable.
+type refusedSlots [2]refusedSlot
+
 type refusedSlot struct {
 	count       uint64
 	first, last int64 // Unix ns
+	before      Seq   // nothing tells them if the log ends before this; 0: in any case
 }
 
 func (s slot) encode(id [16]byte) []byte {
@@ -84,9 +90,13 @@ func (s slot) encode(id [16]byte) []byte {
 	}
 	b[41] = byte(len(s.name))
 	copy(b[42:], s.name)
-	le.PutUint64(b[176:], s.refused.count)
-	le.PutUint64(b[184:], uint64(s.refused.first))
-	le.PutUint64(b[192:], uint64(s.refused.last))
+	for i, r := range s.refused {
+		at := refusedAt + i*refusedSize
+		le.PutUint64(b[at:], r.count)
+		le.PutUint64(b[at+8:], uint64(r.first))
+		le.PutUint64(b[at+16:], uint64(r.last))
+		le.PutUint64(b[at+24:], uint64(r.before))
+	}
 	sealBlock(b)
 	return b
 }
@@ -95,11 +105,18 @@ func decodeSlot(b []byte, id [16]byte) (slot, bool) {
 	if !blockOK(b, slotSize, slotMagic) || [16]byte(b[8:24]) != id || b[41] > MaxID {
 		return slot{}, false
 	}
-	return slot{
+	s := slot{
 		gen: le.Uint64(b[24:]), seq: Seq(le.Uint64(b[32:])), required: b[40]&1 != 0,
-		name:    string(b[42 : 42+int(b[41])]),
-		refused: refusedSlot{count: le.Uint64(b[176:]), first: int64(le.Uint64(b[184:])), last: int64(le.Uint64(b[192:]))},
-	}, true
+		name: string(b[42 : 42+int(b[41])]),
+	}
+	for i := range s.refused {
+		at := refusedAt + i*refusedSize
+		s.refused[i] = refusedSlot{
+			count: le.Uint64(b[at:]), first: int64(le.Uint64(b[at+8:])), last: int64(le.Uint64(b[at+16:])),
+			before: Seq(le.Uint64(b[at+24:])),
+		}
+	}
+	return s, true
 }
 
 // segmentHeader is what a segment begins with.

@@ -271,11 +271,12 @@ func (q *Disk) settleOpening() error {
 	if err := q.checkReached(end); err != nil {
 		return err
 	}
-	if was := q.mark.now; was.seq == end && was.refused.count > 0 {
-		q.unrecorded.note(SourceRefusals{Source: SourceUnknown, Count: was.refused.count,
-			First: time.Unix(0, was.refused.first), Last: time.Unix(0, was.refused.last)})
+	for _, r := range q.mark.now.refused {
+		if r.count > 0 && (r.before == 0 || end < r.before) {
+			q.unrecorded.note(SourceRefusals{Source: SourceUnknown, Count: r.count, First: time.Unix(0, r.first), Last: time.Unix(0, r.last)})
+		}
 	}
-	if err := q.saveMark(end, true); err != nil {
+	if err := q.saveMark(end, 0, true); err != nil {
 		return err
 	}
 	q.mu.Lock()

@@ -28,7 +28,7 @@ type slotFile struct {
 	file string
 	now  slot // as last written
 	// refused goes into the slot with the next save.
-	refused refusedSlot
+	refused refusedSlots
 	f       diskFile // nil: not made yet, or not to be written to any more
 }
 

@@ -21,6 +21,7 @@ type batch struct {
 	at      int64  // Unix ns
 	buf     []byte // the frame; nil when it has left the tail
 	taken   bool
+	tells   bool  // it has a loss record
 	counted int   // bytes in Disk.buffered once taken
 	err     error // set before done is closed
 }
@@ -58,6 +59,7 @@ func (q *Disk) put(ev Event, force bool) (Receipt, error) {
 	if cap(b.buf)-before < need {
 		b.buf = slices.Grow(b.buf, max(need, before)) // append would add a quarter at a time
 	}
+	b.tells = b.tells || force
 	b.buf = appendRecord(b.buf, ev)
 	q.buffered += int64(len(b.buf) - before)
 	b.n++

@@ -114,31 +114,24 @@ type losses struct {
 	refused    Refusals // all since the queue was opened
 	unrecorded Refusals // in no loss record
 	making     Refusals // a record of them is being made
-	told       Refusals // a record of them stands in the queue
-	toldAt     Seq      // and this is the last such record's position
+	told       Refusals // the last record tells them
+	toldAt     Seq      // and this is its position
 }
 
-// untold are the refusals that no record up to a position tells.
-func (l *losses) untold(upTo Seq) Refusals {
-	r := l.unrecorded.clone()
-	r.merge(l.making)
-	if l.toldAt > upTo {
-		r.merge(l.told)
-	}
-	return r
-}
+// pendingLoss says whether a record is on its way. There is one at a time, lest
+// one becomes durable and another does not: drain alone does not wait for ever.
+func (k *core) pendingLoss() bool { return k.making.Count > 0 || k.toldAt > k.durable }
 
 // tellLoss puts the loss record into the queue if one is due and has room. The
 // lock is given up while the record is made.
 func (k *core) tellLoss() {
-	if k.unrecorded.Count > 0 && k.store.roomy() {
+	if k.unrecorded.Count > 0 && !k.pendingLoss() && k.store.roomy() {
 		k.recordLoss()
 	}
 }
 
 // recordLoss asks for the loss record and takes it without regard to the bounds.
-// k.mu is held at entry and at exit, not during the call of the user's code. One
-// record is made at a time.
+// k.mu is held at entry and at exit, not during the call of the user's code.
 func (k *core) recordLoss() {
 	if k.unrecorded.Count == 0 || k.making.Count > 0 || k.lossRecord == nil || k.failure != nil {
 		return

@@ -40,7 +40,10 @@ func TestGapOutlivesAKill(t *testing.T) {
 	<-c.done
 	release()
 	c = spawn(t, config)
-	c.post(t, "ledger", refusal("after"))
+	until(t, "there is room", func() bool {
+		r, _ := c.send(t, "/v1/events?ack=ledger", refusal("after"))
+		return r.StatusCode == 200
+	})
 	c.signal(t, syscall.SIGTERM)
 	if st := c.status(); !st.Exited() || st.ExitStatus() != 0 {
 		t.Fatalf("status %v", st)
