@@ -97,6 +97,21 @@ func OpenLedger(path string) (*Ledger, error) {
 	return l, nil
 }
 
+// Another opens a second reader of the same ledger, for another goroutine. It
+// fails if the file is another one by now or, without a writer, was written; a
+// writer may have appended rows in between.
+func (l *Ledger) Another() (*Ledger, error) {
+	o, err := OpenLedger(l.path)
+	if err != nil {
+		return nil, err
+	}
+	if !l.r.sameFile(o.r) {
+		err := fmt.Errorf("open ledger: %s was written or replaced while it was opened; open it again", l.path)
+		return nil, errors.Join(err, o.Close())
+	}
+	return o, nil
+}
+
 // check compares the file's format with package ledger's.
 func (l *Ledger) check(c *dbConn) error {
 	wrong := func(format string, a ...any) error {

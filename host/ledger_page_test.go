@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/audit-host/audit-host/abi"
@@ -153,5 +155,34 @@ func BenchmarkLedgerPage(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*PageRows), "ns/row")
 	if err := l.Close(); err != nil {
 		b.Error(err)
+	}
+}
+
+// A second reader is one of the same file.
+func TestAnotherReader(t *testing.T) {
+	for _, live := range []bool{false, true} {
+		path := testLedger(t, 5)
+		if live {
+			newSQLGuest(t, SQLGrant{Database: path}).must(abi.SQLRead)
+		}
+		l := openLedger(t, path)
+		o, err := l.Another()
+		if err != nil {
+			t.Fatalf("live %t: %v", live, err)
+		}
+		readAll(t, o, 5)
+		if err := o.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := os.Rename(path, path+".away"); err != nil {
+			t.Fatal(err)
+		}
+		copied(t, path, path+".away")
+		if o, err := l.Another(); err == nil || !strings.Contains(err.Error(), "replaced") {
+			t.Errorf("live %t: another file is read: %v, %v", live, o, err)
+		}
+		if err := os.Rename(path+".away", path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -146,6 +146,19 @@ func (r *dbReader) state() (s [2]fileState, err error) {
 	return s, nil
 }
 
+// sameFile tells whether another reader reads the same file, and the same state
+// of it if nobody writes.
+func (r *dbReader) sameFile(o *dbReader) bool {
+	if r.live != o.live {
+		return false
+	}
+	if r.live {
+		mine, theirs := r.c.infos()[0], o.c.infos()[0]
+		return mine != nil && theirs != nil && os.SameFile(mine, theirs)
+	}
+	return r.was[0].same(o.was[0]) && r.was[1].same(o.was[1])
+}
+
 // do runs f inside the reader's transaction.
 func (r *dbReader) do(ctx context.Context, f func(*dbConn) error) error {
 	if r.c.broken {

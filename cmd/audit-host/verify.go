@@ -113,11 +113,11 @@ func verify(ctx context.Context, file ledgerSource, o audit.Options, stderr io.W
 	}
 	// A reader for each processor, if there is something to do for it.
 	for range min(runtime.GOMAXPROCS(0)-1, maxReaders, int(total/rowsPerReader)) {
-		other, closeOther, openErr := file.open(ctx)
+		other, openErr := l.Another()
 		if openErr != nil {
 			return report, openErr
 		}
-		defer func() { err = errors.Join(err, closeOther()) }()
+		defer func() { err = errors.Join(err, other.Close()) }()
 		o.Readers = append(o.Readers, other)
 	}
 	bar := newProgress(stderr, "verifying", int64(total), false)

@@ -26,6 +26,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -112,7 +113,7 @@ func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 	}
 	head, breach := Head{found.head.Sequence, hex.EncodeToString(found.head.RowHash[:])}, found.breach
 	if breach == nil {
-		if breach, err = end(ctx, l, head.Sequence, o.heads()); err != nil {
+		if breach, err = end(ctx, l, found, o.heads()); err != nil {
 			return Report{}, err
 		}
 	}
@@ -132,17 +133,24 @@ func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 }
 
 // end looks for rows that are missing after the last one.
-func end(ctx context.Context, l Ledger, rows uint64, heads []Head) (*seal.Break, error) {
+func end(ctx context.Context, l Ledger, found result, heads []Head) (*seal.Break, error) {
+	rows := found.head.Sequence
+	missing := func(format string, args ...any) (*seal.Break, error) {
+		return &seal.Break{Sequence: rows + 1, Reason: fmt.Sprintf(format, args...)}, nil
+	}
 	high, err := l.HighWater(ctx)
 	if err != nil {
 		return nil, err
 	}
-	count, err := l.Count(ctx)
-	if err != nil {
-		return nil, err
-	}
-	missing := func(format string, args ...any) (*seal.Break, error) {
-		return &seal.Break{Sequence: rows + 1, Reason: fmt.Sprintf(format, args...)}, nil
+	if found.count == nil {
+		n, err := l.Count(ctx)
+		if damaged := (*host.RowError)(nil); errors.As(err, &damaged) {
+			return missing("%s; it shows where the rows are counted", damaged.Reason)
+		}
+		if err != nil {
+			return nil, err
+		}
+		found.count = &n
 	}
 	beyond := slices.IndexFunc(heads, func(h Head) bool { return h.Sequence > rows })
 	switch {
@@ -152,10 +160,10 @@ func end(ctx context.Context, l Ledger, rows uint64, heads []Head) (*seal.Break,
 		return missing("SQLite's counter stands at %d and the last row is %d: it was set back, and rows after the last one may be missing", high, rows)
 	case beyond >= 0:
 		return missing("missing at the end, with all up to the remembered head %d", heads[beyond].Sequence)
-	case count != rows:
+	case *found.count != rows:
 		// Pages that are out of order hide rows from whoever looks for the next
 		// sequence, and show them to whoever reads all.
-		return missing("the file holds %d rows, and %d by their sequences: it is damaged", count, rows)
+		return missing("the file holds %d rows, and %d by their sequences: it is damaged", *found.count, rows)
 	}
 	return nil, nil
 }

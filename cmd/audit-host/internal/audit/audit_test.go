@@ -22,6 +22,7 @@ type fake struct {
 	rows   []ledger.Row
 	high   uint64
 	hidden uint64 // rows that only Count finds
+	lost   error  // of Count
 	err    error  // after the rows
 }
 
@@ -50,7 +51,7 @@ func (f *fake) last() (last uint64) {
 
 func (f *fake) Last(context.Context) (uint64, error) { return f.last(), nil }
 
-func (f *fake) Count(context.Context) (uint64, error) { return uint64(len(f.rows)) + f.hidden, nil }
+func (f *fake) Count(context.Context) (uint64, error) { return uint64(len(f.rows)) + f.hidden, f.lost }
 
 func (f *fake) HighWater(context.Context) (uint64, error) { return f.high, nil }
 
@@ -196,6 +197,7 @@ func TestTheEnd(t *testing.T) {
 		"head beyond":           {whole, &Head{7, last}, 4, "remembered head 7"},
 		"head of another chain": {whole, &Head{2, last}, 2, "the remembered head has " + last},
 		"hidden rows":           {&fake{rows: whole.rows, high: 3, hidden: 1}, nil, 4, "the file holds 4 rows, and 3 by their sequences"},
+		"damaged for a count":   {&fake{rows: whole.rows, high: 3, lost: fmt.Errorf("x: %w", &host.RowError{Reason: "a damaged page"})}, nil, 4, "a damaged page"},
 		"all rows gone":         {&fake{high: 3}, nil, 1, "missing at the end"},
 		"damaged":               {&fake{rows: whole.rows[:2], high: 3, err: fmt.Errorf("x: %w", &host.RowError{Sequence: 3, Reason: "a damaged page"})}, nil, 3, "a damaged page"},
 	} {

@@ -35,6 +35,7 @@ type result struct {
 	head       seal.Link // the last sound row
 	signatures seal.Signatures
 	breach     *seal.Break
+	count      *uint64 // of the rows that the first reader's file holds; nil if it has not counted
 }
 
 // walk checks all rows up to the first break.
@@ -86,6 +87,8 @@ type part struct {
 func together(ctx context.Context, l Ledger, v *seal.Verifier, o Options, last uint64) (res result, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
+	var counted *uint64
+	defer func() { res.count = counted }()
 	defer running.Wait()
 	defer stop()
 
@@ -112,9 +115,15 @@ func together(ctx context.Context, l Ledger, v *seal.Verifier, o Options, last u
 	}
 	var left atomic.Int32
 	left.Store(int32(len(readers)))
-	for _, reader := range readers {
+	for i, reader := range readers {
 		c := &checker{Ledger: reader, v: v, heads: o.heads()}
 		running.Go(func() {
+			if i == 0 {
+				// While the others begin. What goes wrong with it is seen at the end.
+				if n, err := l.Count(ctx); err == nil {
+					counted = &n
+				}
+			}
 			for from, found := take(); found != nil; from, found = take() {
 				found <- c.part(ctx, from, from+min(partRows, last-from))
 			}
