@@ -201,6 +201,7 @@ func TestTwentySwaps(t *testing.T) {
 	}
 	deploy(0)
 	d := spawn(t, config)
+	reachable(t, config)
 	f, end := &flow{}, make(chan struct{})
 	began := time.Now()
 	var clients sync.WaitGroup
@@ -247,6 +248,7 @@ func TestTwentySwaps(t *testing.T) {
 func TestHangup(t *testing.T) {
 	config := home(t, "#busy_timeout = \"1s\"", "busy_timeout = \"20ms\"")
 	d := spawn(t, config)
+	reachable(t, config)
 	d.post(t, "ledger", refusal("first"))
 	good, err := os.ReadFile(config)
 	if err != nil {
@@ -254,18 +256,21 @@ func TestHangup(t *testing.T) {
 	}
 	edit(t, config, `#level = "info"`, `level = "loud"`, "[queue]", "[queue]\nbackhand = 3")
 	d.signal(t, syscall.SIGHUP)
-	line := d.await(t, "reload refused, nothing was changed")
+	line := d.awaitLine(t, "reload refused, nothing was changed")
 	if !strings.Contains(line, "level must be one of") || !strings.Contains(line, "unknown key") || !strings.Contains(line, "level=ERROR") {
 		t.Errorf("%s", line)
 	}
 	release := lockLedger(t, config)
 	d.post(t, "durable", several("locked", 100))
-	d.await(t, "the ledger takes nothing")
+	d.awaitLine(t, "the ledger takes nothing")
 	put(t, config, bytes.Replace(good, []byte(`#max_sql = "64KiB"`), []byte(`max_sql = "65KiB"`), 1))
 	d.signal(t, syscall.SIGHUP)
-	d.signal(t, syscall.SIGHUP) // one more while it is under way is not lost, and does no harm
-	d.await(t, "a new plugin has taken over")
-	d.await(t, "exchanged=0")
+	// One more while it is under way is not lost, and does no harm. Sent before the
+	// first was taken, the system would make one of the two.
+	d.awaitLine(t, "SIGHUP: the configuration is read anew")
+	d.signal(t, syscall.SIGHUP)
+	d.awaitLine(t, "a new plugin has taken over")
+	d.awaitLine(t, "exchanged=0")
 	if m := d.scrape(t); m[`audit_host_pending{sink="ledger"}`] != 100 || m[`audit_host_plugin_swaps_total{sink="ledger"}`] != 1 {
 		t.Errorf("behind the lock: %v", m)
 	}
@@ -291,19 +296,20 @@ func TestRenewedLock(t *testing.T) {
 	put(t, plugin, tiny(t, "1"))
 	must(t, 0, "", "plugin", "lock", "-c", config)
 	d := spawn(t, config)
+	reachable(t, config)
 	put(t, plugin, tiny(t, "2"))
-	if line := d.await(t, "reload refused, nothing was changed"); !strings.Contains(line, "sink tiny differs") || !strings.Contains(line, "audit-host plugin lock") {
+	if line := d.awaitLine(t, "reload refused, nothing was changed"); !strings.Contains(line, "sink tiny differs") || !strings.Contains(line, "audit-host plugin lock") {
 		t.Errorf("%s", line)
 	}
 	must(t, 0, "", "plugin", "lock", "-c", config)
-	d.await(t, "a new plugin has taken over")
+	d.awaitLine(t, "a new plugin has taken over")
 	if s := sinksOf(t, config)["tiny"]; s.Swaps != 1 || s.Version != "2" {
 		t.Errorf("%+v", s)
 	}
 	// Together, as a tool does that rolls out: the lock first, then the plugin.
 	put(t, plugin, tiny(t, "3"))
 	must(t, 0, "", "plugin", "lock", "-c", config)
-	d.await(t, "a new plugin has taken over")
+	d.awaitLine(t, "a new plugin has taken over")
 	if err := os.Remove(filepath.Join(dir, "audit.lock")); err != nil {
 		t.Fatal(err)
 	}
@@ -328,6 +334,7 @@ func TestEndedWhileReloading(t *testing.T) {
 	f := &flow{}
 	put(t, plugin, another(t, "sink-sqlite", ""))
 	d := spawn(t, config)
+	reachable(t, config)
 	digests := map[bool]string{false: sinksOf(t, config)["ledger"].SHA256}
 	for round, ending := range []struct {
 		signal syscall.Signal
@@ -356,6 +363,7 @@ func TestEndedWhileReloading(t *testing.T) {
 			t.Fatalf("round %d: status %v", round, st)
 		}
 		d = spawn(t, config)
+		reachable(t, config)
 		if got := sinksOf(t, config)["ledger"].SHA256; digests[odd] == "" {
 			digests[odd] = got
 		} else if got != digests[odd] {

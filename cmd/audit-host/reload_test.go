@@ -26,12 +26,20 @@ func reloaded(t *testing.T, config string, code int) (done pipeline.Reloaded) {
 	return done
 }
 
+// reachable waits until commands reach the daemon, whose socket opens a moment
+// after its port.
+func reachable(t *testing.T, config string) {
+	t.Helper()
+	until(t, "the daemon answers commands", func() bool { return command(t, "", "sink", "list", "-c", config).code == 0 })
+}
+
 // A plugin that ends on probation is taken back by itself: the one before gets the
 // batch, no event is lost, stored twice or a dead letter, no restart is counted,
 // and the operator is told everywhere.
 func TestTrapOnProbation(t *testing.T) {
 	config := home(t, append(mock(`{do = "store", ids = ["none"]}`), "#plugin_events = false", "plugin_events = true")...)
 	d := serve(t, config)
+	reachable(t, config)
 	var want []string
 	post := func(id string) {
 		d.post(t, "ledger", refusal(id))
@@ -108,6 +116,7 @@ func TestTrapOnProbation(t *testing.T) {
 func TestFuelOnProbation(t *testing.T) {
 	config := home(t)
 	d := serve(t, config)
+	reachable(t, config)
 	d.post(t, "ledger", refusal("first"))
 	edit(t, config, "#fuel = 1099511627776", "fuel = 8_000_000")
 	reloaded(t, config, 0)
@@ -133,6 +142,7 @@ func TestFuelOnProbation(t *testing.T) {
 func TestTakenBackWithTheNextAttempt(t *testing.T) {
 	config := home(t, mock(`{do = "reject", ids = ["probe"], attempt = 2, text = "the second attempt"}`)...)
 	d := serve(t, config)
+	reachable(t, config)
 	edit(t, config, `{do = "reject", ids = ["probe"], attempt = 2, text = "the second attempt"}`, `{do = "trap", ids = ["probe"]}`)
 	reloaded(t, config, 0)
 	d.post(t, "ledger", refusal("probe"))
@@ -151,6 +161,7 @@ func TestReloadRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := serve(t, config)
+	reachable(t, config)
 	d.post(t, "ledger", refusal("first"))
 	before := sinksOf(t, config)
 	for name, c := range map[string]struct {
@@ -210,6 +221,7 @@ func TestReloadRefused(t *testing.T) {
 func TestReloadOfAParkedSink(t *testing.T) {
 	config := home(t, mock(`{do = "trap", ids = ["e2"], text = "one"}`)...)
 	d := serve(t, config)
+	reachable(t, config)
 	d.post(t, "durable", several("e", 5))
 	d.awaitLine(t, "sink parked")
 	edit(t, config, `text = "one"`, `text = "two"`)
@@ -236,6 +248,7 @@ func TestReloadOfAParkedSink(t *testing.T) {
 func TestReloadEndsAPause(t *testing.T) {
 	config := home(t, mock(`{do = "busy", pause_ms = 30000}`)...)
 	d := serve(t, config)
+	reachable(t, config)
 	d.post(t, "durable", refusal("e"))
 	until(t, "the sink waits", func() bool { return sinksOf(t, config)["mock"].State == "waiting" })
 	edit(t, config, `{do = "busy", pause_ms = 30000}`, "")
@@ -255,6 +268,7 @@ func TestReloadEndsAPause(t *testing.T) {
 func TestReloadsAtOnce(t *testing.T) {
 	config := home(t, mock(`{do = "store", ids = ["a"]}`)...)
 	d := serve(t, config)
+	reachable(t, config)
 	edit(t, config, `ids = ["a"]`, `ids = ["b"]`)
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -284,6 +298,7 @@ func TestReloadsAtOnce(t *testing.T) {
 func TestNeedsARestart(t *testing.T) {
 	config := home(t, mock(`{do = "store", ids = ["a"]}`, "batch_events = 7", "required = true")...)
 	d := serve(t, config)
+	reachable(t, config)
 	edit(t, config, `ids = ["a"]`, `ids = ["b"]`, "batch_events = 7", "batch_events = 5", "required = true", "required = false",
 		`#backend = "disk"`, `backend = "memory"`, "[dead_letters]", "[[sink]]\nname = \"more\"\nplugin = \"sink-mock\"\n\n[dead_letters]",
 		`database = "ledger.db"`, `database = "other.db"`)
