@@ -75,6 +75,12 @@ func newRig(t *testing.T, dir string, uid func(int) (int, bool, error)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Its drainer begins in a goroutine of its own.
+	for deadline := time.Now().Add(10 * time.Second); r.Metrics().Sinks[0].State != queue.Running; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("the drainer has not begun after 10 s")
+		}
+	}
 	g.p = &pipeline.Pipeline{Recorder: r, Queue: q, Missing: map[string]string{"extra": "no such file"}}
 	ln, err := Listen(dir)
 	if err != nil {
