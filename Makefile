@@ -37,7 +37,7 @@ reproducible: plugins
 test: plugins
 	$(GO) test ./...
 
-killed := ^(TestTorture|TestBacklog|TestReplayCommandKilled|TestReplayDaemonEnds|TestLockedForTenSeconds)$$
+killed := ^(TestTorture|TestBacklog.*|TestReplayCommandKilled|TestReplayDaemonEnds|TestLockedForTenSeconds|TestTwentySwaps|TestHangup|TestRenewedLock|TestEndedWhileReloading)$$
 
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
