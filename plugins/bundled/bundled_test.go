@@ -45,9 +45,10 @@ func TestReadHasEveryPlugin(t *testing.T) {
 }
 
 // TestNamesAreTheFolders: each plugin has a folder with its sources, and each
-// folder is a plugin.
+// folder with sources in Go is a plugin. What needs another compiler is not
+// bundled: a fresh clone is built with Go alone.
 func TestNamesAreTheFolders(t *testing.T) {
-	list, err := filepath.Glob(root + "/plugins/sink-*/manifest.json")
+	list, err := filepath.Glob(root + "/plugins/sink-*/main.go")
 	if err != nil {
 		t.Fatal(err)
 	}

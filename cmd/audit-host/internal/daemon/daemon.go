@@ -58,11 +58,14 @@ func Run(ctx context.Context, o Options) (queue.Report, error) {
 // when that was.
 func serve(ctx context.Context, o Options, p *pipeline.Pipeline, w *watch) (stopped time.Time, err error) {
 	cfg := o.Config
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var group sync.WaitGroup
 	defer group.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // before the wait
 	served := make(chan error, 1)
+	// Before the port, so that who finds that one open finds this one too.
+	ctl, failed := control.Listen(cfg.StateDir)
+	group.Go(func() { controlled(ctx, ctl, failed, p, o.Log) })
 	if cfg.HTTP.Address == "" {
 		o.Log.Info("no HTTP: http.address is empty")
 	} else {
@@ -79,7 +82,6 @@ func serve(ctx context.Context, o Options, p *pipeline.Pipeline, w *watch) (stop
 	}
 	group.Go(func() { sweep(ctx, p, o.Log) })
 	group.Go(func() { reload(ctx, o.Hangup, w, p, o.Log) })
-	group.Go(func() { controlled(ctx, cfg, p, o.Log) })
 	if cfg.DeadLetters.ReplayAtStart {
 		group.Go(func() { p.ReplayAtStart(ctx, o.Log) })
 	}
@@ -108,8 +110,7 @@ func serve(ctx context.Context, o Options, p *pipeline.Pipeline, w *watch) (stop
 
 // controlled answers the commands that talk to the daemon. Events are taken and
 // delivered without them too, so that what goes wrong here stops nothing.
-func controlled(ctx context.Context, cfg *config.Config, p *pipeline.Pipeline, log *slog.Logger) {
-	ln, err := control.Listen(cfg.StateDir)
+func controlled(ctx context.Context, ln *control.Listener, err error, p *pipeline.Pipeline, log *slog.Logger) {
 	if err == nil {
 		err = control.Serve(ctx, ln, p, log)
 	}
