@@ -166,8 +166,7 @@ func openVariant(b *testing.B, wasm []byte, o Options, variant string) *Sink {
 	if err := s.exportWASI(ctx); err != nil {
 		b.Fatal(err)
 	}
-	s.sql = newDatabase(*o.SQL, o.Cache)
-	if r, err := s.fresh(ctx); err != nil || r.Outcome != abi.OK {
+	if r, err := s.Start(ctx); err != nil || r.Outcome != abi.OK {
 		b.Fatalf("%v %q %v", r.Outcome, r.Detail, err)
 	}
 	b.Cleanup(func() {
