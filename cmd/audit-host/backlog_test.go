@@ -182,6 +182,7 @@ func TestBacklog(t *testing.T) {
 // than it may be: here by its deadline, while somebody else has the ledger.
 // Resumed beside all the traffic, it goes on where it was.
 func TestBacklogOfAParkedSink(t *testing.T) {
+	t.Parallel()
 	n := backlog(t)
 	config := home(t, `plugin = "sink-sqlite"`, "plugin = \"sink-sqlite\"\ndeadline = \"3s\"\nmax_restarts = 0", `#busy_timeout = "1s"`, `busy_timeout = "15s"`)
 	release := lockLedger(t, config)

@@ -101,6 +101,7 @@ func TestLedgerOnABadDisk(t *testing.T) {
 // Files and folders that the daemon's user may not write, or not read. Root may
 // do everything, so that as root the daemon is somebody else.
 func TestLedgerWithoutPermission(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		file, folder os.FileMode
 		fault, says  string // "" : refused at the start with the text
@@ -189,7 +190,8 @@ func TestLedgerLosesItsLog(t *testing.T) {
 		"shortened": func(wal string) error { return os.Truncate(wal, 10_000) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			config := home(t)
+			t.Parallel()
+			config := home(t, `#drain_timeout = "5s"`, `drain_timeout = "500ms"`)
 			ledger := ledgerOf(config)
 			d := serve(t, config)
 			for i := range 5 {

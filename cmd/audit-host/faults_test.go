@@ -37,6 +37,7 @@ func (d *process) awaitLine(t *testing.T, text string) string {
 func (d *process) remembered(t *testing.T, row float64) {
 	t.Helper()
 	for d.scrape(t)["audit_host_ledger_head_sequence"] < row {
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -141,6 +142,7 @@ func TestFaultsWhileRunning(t *testing.T) {
 		}, "went_back", "audit-host ledger accept-head"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			config := home(t, `#busy_timeout = "1s"`, `busy_timeout = "20ms"`)
 			p := place{ledgerOf(config), ledgerOf(config) + ".spare"}
 			d := serve(t, config)
@@ -174,6 +176,7 @@ func TestLedgerReplacedWhileRunning(t *testing.T) {
 	for _, what := range []string{"older copy", "another, longer one"} {
 		for _, how := range []string{"moved over it", "with the log gone"} {
 			t.Run(what+" "+how, func(t *testing.T) {
+				t.Parallel()
 				config := home(t)
 				ledger, stranger := ledgerOf(config), filepath.Join(t.TempDir(), "stranger.db")
 				d := serve(t, config)
@@ -229,6 +232,7 @@ func TestLedgerReplacedWhileRunning(t *testing.T) {
 // A lock that another process holds for ten seconds while events flow costs no
 // event, and no dead letter.
 func TestLockedForTenSeconds(t *testing.T) {
+	t.Parallel()
 	config := home(t)
 	release := lockLedger(t, config)
 	d := serve(t, config)

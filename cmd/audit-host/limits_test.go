@@ -100,6 +100,7 @@ batch_events = 1
 // meets it starts, runs what it compiled afresh, says so, and leaves the entry
 // mended.
 func TestFlippedBitInEachCacheEntry(t *testing.T) {
+	t.Parallel()
 	config := home(t)
 	folder := filepath.Join(filepath.Dir(config), "state", "cache")
 	if err := os.RemoveAll(folder); err != nil { // it has entries that nobody uses here

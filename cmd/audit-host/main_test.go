@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -58,6 +59,9 @@ func prepared(m *testing.M) (code int, err error) {
 		return 1, fmt.Errorf("compile the plugins: %w", err)
 	}
 	if err := errors.Join(os.Setenv(binary, exe), os.Setenv(warmState, filepath.Join(home, "state"))); err != nil {
+		return 1, err
+	}
+	if err := flag.Set("test.parallel", "6"); err != nil { // they wait for more than they compute
 		return 1, err
 	}
 	return m.Run(), nil

@@ -47,6 +47,7 @@ func deadLettersOf(t *testing.T, config string, n int) {
 // The command is killed again and again, at random moments after it has told of its
 // first letter, and then left alone: every letter is one row, and resolved.
 func TestReplayCommandKilled(t *testing.T) {
+	t.Parallel()
 	const n, rounds = 6000, 8
 	config := home(t)
 	deadLettersOf(t, config, n)
@@ -109,6 +110,7 @@ func TestReplayCommandKilled(t *testing.T) {
 // The daemon is stopped, or killed, in the middle of a replay: the command says so,
 // and the next one does the rest.
 func TestReplayDaemonEnds(t *testing.T) {
+	t.Parallel()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(s.String(), func(t *testing.T) { replayWhileDaemonEnds(t, s) })
 	}

@@ -146,6 +146,7 @@ func TestPoisonAmongTenThousand(t *testing.T) {
 // host takes its 10,000 events meanwhile. Ready tells; resume brings it back, and a
 // replay those few events that were found guilty before the budget was spent.
 func TestParkedSinkIsResumed(t *testing.T) {
+	t.Parallel()
 	const n = 10_000
 	config := home(t, withSink("name = \"copy\"\nplugin = \"sink-sqlite\"\ndeadline = \"300ms\"\nmax_restarts = 3\n"+
 		"grant.sql = {database = \"copy.db\", create = true, busy_timeout = \"20s\", time_limit = \"20s\"}")...)

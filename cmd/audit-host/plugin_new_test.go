@@ -17,6 +17,7 @@ import (
 // event then lands where it should. Other compilers are needed for the other
 // languages: see the module interop.
 func TestPluginNewInGo(t *testing.T) {
+	t.Parallel()
 	for _, grant := range []string{"append", "http", "sql"} {
 		t.Run(grant, func(t *testing.T) {
 			empty := t.TempDir()

@@ -42,6 +42,7 @@ type torture struct {
 // counters add up. ROUNDS says how often; `make torture` does more than the
 // tests.
 func TestTorture(t *testing.T) {
+	t.Parallel()
 	rounds := 4
 	if v := os.Getenv("ROUNDS"); v != "" {
 		n, err := strconv.Atoi(v)
