@@ -93,7 +93,8 @@ func (a Custom) appendAction(dst []byte) ([]byte, *Error) {
 	if len(a.Payload) == 0 {
 		return w.end(`null}`)
 	}
-	var d doc
+	d := newDoc()
+	defer d.free()
 	// The payload stands two levels below the top of the event.
 	if err := d.parse(a.Payload, MaxDepth-2); err != nil {
 		return dst, err.under("payload")
@@ -103,7 +104,8 @@ func (a Custom) appendAction(dst []byte) ([]byte, *Error) {
 }
 
 func (a RawAction) appendAction(dst []byte) ([]byte, *Error) {
-	var d doc
+	d := newDoc()
+	defer d.free()
 	if err := d.parse(a, MaxDepth-1); err != nil {
 		return dst, err
 	}

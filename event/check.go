@@ -17,7 +17,8 @@ func DecisionOf(e abi.Event) (Decision, error) {
 }
 
 func decisionOf(e abi.Event) (Decision, *Error) {
-	var d doc
+	d := newDoc()
+	defer d.free()
 	if err := d.parse(e.Payload, MaxDepth); err != nil {
 		return Decision{}, err
 	}
@@ -74,7 +75,8 @@ func check(e abi.Event, o Options) *Error {
 	if reason := textFault(e.ID, 1, abi.MaxIDLen, ""); reason != "" {
 		return fault(-1, "%s", reason).under("id")
 	}
-	var d doc
+	d := newDoc()
+	defer d.free()
 	c, action, err := d.native(e.Payload, o)
 	if err != nil {
 		return err

@@ -164,7 +164,8 @@ func (c *claim) event(payload []byte, o Options) (abi.Event, error) {
 // timestamp: the present time would give another hash every time. The bare
 // payload object is such an event too. The error is an *Error.
 func Canonicalize(line []byte) (canonical []byte, hash [sha256.Size]byte, err error) {
-	var d doc
+	d := newDoc()
+	defer d.free()
 	c, action, fail := d.native(line, Options{})
 	if fail == nil && c.minted {
 		fail = d.missing(0, "timestamp", "without one every run would give another hash")

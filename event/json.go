@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"slices"
+	"sync"
 )
 
 // MaxDepth is the number of levels of arrays and objects that a text may have.
@@ -57,10 +58,32 @@ type doc struct {
 	most  int // values allowed; 0 is any number
 }
 
+// docs are used again, for the nodes are most of what reading an event takes.
+var docs = sync.Pool{New: func() any { return new(doc) }}
+
+// What a doc may keep: the nodes of a large event in its limits are not for the
+// small ones after it.
+const (
+	keptNodes = 1 << 10
+	keptSide  = 16 << 10
+)
+
+// newDoc returns an empty doc, which the caller frees.
+func newDoc() *doc { return docs.Get().(*doc) }
+
+// free gives the doc back. What was read from it is a copy.
+func (d *doc) free() {
+	if cap(d.nodes) <= keptNodes && cap(d.side) <= keptSide {
+		*d = doc{nodes: d.nodes[:0], side: d.side[:0]}
+		docs.Put(d)
+	}
+}
+
 // AppendCanonical appends the canonical form of the JSON text to dst. The
 // error is an *Error; dst is then returned as it came.
 func AppendCanonical(dst, json []byte) ([]byte, error) {
-	var d doc
+	d := newDoc()
+	defer d.free()
 	if err := d.parse(json, MaxDepth); err != nil {
 		return dst, err
 	}
@@ -77,9 +100,9 @@ func (d *doc) parse(in []byte, depth int) *Error {
 	if bytes.HasPrefix(in, []byte("\xef\xbb\xbf")) {
 		return fault(0, "the text begins with a byte order mark; remove it")
 	}
-	// One allocation holds the nodes of most events; values of fewer than 20
-	// bytes on average make it grow.
-	d.nodes = make([]node, 0, min(8+len(in)/20, 64))
+	if d.nodes == nil {
+		d.nodes = make([]node, 0, 64) // enough for most events
+	}
 	_, end, err := d.value(0, 1)
 	if err != nil {
 		return err

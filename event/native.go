@@ -22,7 +22,8 @@ const maxBlowUp = 8
 // absent. A member that is not named here is refused, with a suggestion where
 // one is near. The error wraps an *Error unless o failed. line is not kept.
 func ParseNative(line []byte, o Options) (abi.Event, Decision, error) {
-	var d doc
+	d := newDoc()
+	defer d.free()
 	c, action, fail := d.native(line, o)
 	if fail == nil && c.minted {
 		c.moment, fail = o.now()

@@ -102,7 +102,8 @@ func ParseOPA(element []byte, m *OPAMapping, o Options) (abi.Event, Decision, er
 			return abi.Event{}, Decision{}, err
 		}
 	}
-	var d doc
+	d := newDoc()
+	defer d.free()
 	c, fail := d.opa(element, m, o)
 	if fail == nil && c.minted {
 		c.moment, fail = o.now()

@@ -31,6 +31,16 @@ func resident(pid int) (n int64) {
 	return n << 10
 }
 
+// settled is what a daemon has once the garbage of its start is gone.
+func (c *child) settled() int64 {
+	n := c.resident()
+	for range 20 {
+		time.Sleep(50 * time.Millisecond)
+		n = min(n, c.resident())
+	}
+	return n
+}
+
 func sizeOf(t *testing.T, dir string) (n int64) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
@@ -146,7 +156,7 @@ func TestBacklog(t *testing.T) {
 	config := home(t)
 	release := lockLedger(t, config)
 	c := spawn(t, config)
-	idle := c.resident()
+	idle := c.settled()
 	took, peak := c.pile(t, n)
 	disk, now := sizeOf(t, filepath.Join(filepath.Dir(config), "state", "queue")), c.resident()
 	c.signal(t, syscall.SIGKILL)
@@ -187,7 +197,7 @@ func TestBacklogOfAParkedSink(t *testing.T) {
 	config := home(t, `plugin = "sink-sqlite"`, "plugin = \"sink-sqlite\"\ndeadline = \"3s\"\nmax_restarts = 0", `#busy_timeout = "1s"`, `busy_timeout = "15s"`)
 	release := lockLedger(t, config)
 	c := spawn(t, config)
-	idle := c.resident()
+	idle := c.settled()
 	if a := c.post(t, "durable", padded("e00000000")); a.Accepted != 1 {
 		t.Fatalf("%+v", a)
 	}
