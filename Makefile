@@ -43,6 +43,7 @@ test: plugins
 unraced := TestScripts|TestTorture|TestBacklog.*|TestReplayCommandKilled|TestReplayDaemonEnds|TestTwentySwaps|TestHangup|TestRenewedLock
 unraced := $(unraced)|TestEndedWhileReloading|TestFlippedBitInEachCacheEntry|TestPluginNewInGo|TestLedgerWithoutPermission
 unraced := $(unraced)|TestSignalsDrain|TestSecondSignal|TestTwoSignalsAtOnce|TestVerifyAfterKill|TestGapOutlivesAKill
+unraced := $(unraced)|TestReplayCrashes|TestInspectGoGuest|TestBundleOfTheGoGuest|TestBrokenInOneWay
 unraced := $(unraced)|TestSpecification|TestGoGuestComputesTheSame|TestLargeEncodings|TestRandomModulesAgree|TestScrambled
 
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2

@@ -43,6 +43,7 @@ func tmpfs(t *testing.T, folder, options string) {
 // as CI has it; without, the same is shown by faults put into the host
 // (TestDatabaseDiskFull) and the plugin (TestWhatWaitingMendsKeepsTheBatch).
 func TestLedgerOnABadDisk(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Log("not root: no file systems are mounted")
 		return
@@ -224,6 +225,7 @@ func TestLedgerLosesItsLog(t *testing.T) {
 
 // A damaged page is refused at the start, and at run as soon as it is read.
 func TestLedgerWithADamagedPage(t *testing.T) {
+	t.Parallel()
 	config := home(t)
 	ledger := ledgerOf(config)
 	d := serve(t, config)

@@ -67,6 +67,7 @@ func (d *process) send(t *testing.T, path, body string) (*http.Response, []byte)
 // keeps its batch), is counted by source, and stands in the ledger as soon as
 // there is room.
 func TestGapIsInTheLedger(t *testing.T) {
+	t.Parallel()
 	for backend, bound := range map[string][]string{
 		"disk":   {`#disk_bytes = "4GiB"`, `disk_bytes = "1MiB"`},
 		"memory": {"#max_events = 1000000", "max_events = 1000"},

@@ -51,6 +51,7 @@ func ids(t *testing.T, config string) (list []string) {
 // it is accepted, what the queue still has of the missing rows is delivered
 // again, each once.
 func TestLedgerWentBackWhileStopped(t *testing.T) {
+	t.Parallel()
 	config := home(t)
 	ledger, old := ledgerOf(config), filepath.Join(t.TempDir(), "old.db")
 	d := serve(t, config)
@@ -105,6 +106,7 @@ func TestLedgerWentBackWhileStopped(t *testing.T) {
 
 // Another ledger under the name, one that is gone, and a head that can't be read.
 func TestLedgerIsAnother(t *testing.T) {
+	t.Parallel()
 	config, other := home(t), home(t)
 	for _, c := range []string{config, other} {
 		d := serve(t, c)

@@ -91,6 +91,7 @@ func listed(t *testing.T, config string, args ...string) []letterJSON {
 // in order, it becomes a dead letter after a few restarts, and lands when the
 // plugin was mended. The ledger beside it does not notice.
 func TestPoisonAmongTenThousand(t *testing.T) {
+	t.Parallel()
 	const n, batch = 10_000, 512
 	config := home(t, withSink("name = \"mock\"\nplugin = \"sink-mock\"\nbatch_events = 512\nconfig.rules = [{do = \"trap\", ids = [\"e07321\"], text = \"poison\"}]")...)
 	d := serve(t, config)
@@ -338,6 +339,7 @@ func TestDeadLettersThatCannotBeWritten(t *testing.T) {
 // At the start, if the operator asks for it; a sink that is still broken does not
 // keep the daemon from starting.
 func TestReplayAtStart(t *testing.T) {
+	t.Parallel()
 	config := home(t, append(withSink("name = \"mock\"\nplugin = \"sink-mock\"\nconfig.rules = [{do = \"verdict\", ids = [\"bad\", \"worse\"], text = \"no\"}]"),
 		"#replay_at_start = false", "replay_at_start = true")...)
 	must(t, exitDeadLetters, refusal("bad")+refusal("worse"), "ingest", "-c", config, "-")

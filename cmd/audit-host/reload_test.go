@@ -154,6 +154,7 @@ func TestTakenBackWithTheNextAttempt(t *testing.T) {
 
 // Whatever is wrong with what is new, all of it is named and nothing changes.
 func TestReloadRefused(t *testing.T) {
+	t.Parallel()
 	config := home(t, mock(`{do = "store", ids = ["none"]}`, `limits.fuel = 1099511627776`)...)
 	dir := filepath.Dir(config)
 	good, err := os.ReadFile(config)

@@ -138,6 +138,7 @@ func TestSecondSignal(t *testing.T) {
 
 // What was answered with 2xx is there after kill -9.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	config := home(t, "[dead_letters]", "[[sink]]\nname = \"mock\"\nplugin = \"sink-mock\"\nconfig.rules = [{do = \"delay\", pause_ms = 20}]\n\n[dead_letters]")
 	c := spawn(t, config)
 	const events = 2000

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -25,7 +26,7 @@ func grant(cfg *config.Config, s config.Sink, o *host.Options) error {
 			MaxSQL: int(q.MaxSQL), MaxResult: int(q.MaxResult)}
 	}
 	if a := g.Append; a != nil {
-		o.Append = &appendfile.Options{Path: a.Path, MaxSize: int64(a.MaxSize), Keep: a.Keep, Pattern: a.Pattern, Log: o.Log}
+		o.Append = &appendfile.Options{Path: a.Path, MaxSize: int64(a.MaxSize), Keep: a.Keep, Pattern: a.Pattern, Log: o.Log.With(slog.String("sink", o.Name))}
 	}
 	if g.HTTP != nil {
 		p, err := policy(g.HTTP)

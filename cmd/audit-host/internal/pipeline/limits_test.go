@@ -59,7 +59,8 @@ limits.module_size = "1MiB"
 		t.Errorf("%+v", got)
 	}
 	for _, want := range []string{
-		`limit=log_lines value=3 raise="log_lines in [sink.limits]"`, `limit=fuel value=200000000 raise="fuel in [sink.limits]"`, `msg="plugin crashed"`,
+		`limit=log_lines value=3 raise="log_lines in [sink.limits]"`, `limit=fuel value=200000000 raise="fuel in [sink.limits]"`,
+		`msg="plugin crashed" sink=mock plugin=sink-mock `, // the sink is named once
 	} {
 		if !strings.Contains(lines.String(), want) {
 			t.Errorf("no %s in the log:\n%s", want, &lines)

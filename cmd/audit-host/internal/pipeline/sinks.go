@@ -131,7 +131,7 @@ func (p *Pipeline) prepareSink(ctx context.Context, cfg *config.Config, s config
 func (p *Pipeline) hostOptions(cfg *config.Config, s config.Sink) (host.Options, error) {
 	o := host.Options{
 		Name: s.Name, Config: s.Config, Crashes: p.crashes,
-		Cache: p.cache, Log: p.log.With(slog.String("sink", s.Name)),
+		Cache: p.cache, Log: p.log,
 	}
 	limit(s, &o)
 	return o, grant(cfg, s, &o)
