@@ -15,13 +15,19 @@ func newValidate() *cobra.Command {
 		Short: "Check a configuration and name all its problems",
 		Long: `Reads the configuration and names every problem with file, line and column, the
 line itself and what was probably meant. Exits with 78 if there is one. The
-files that it names are not opened, but for http.token_file.`,
+files that it names are not opened, but for http.token_file.
+
+With --show a valid configuration is written to stdout as it takes effect: every
+key, defaults included, and paths as they are resolved. Texts in the config tables
+of the sinks may be secrets and are left out.`,
 		Args: arguments(0, 0),
 	}
 	path := configFlag(c)
 	asJSON := jsonFlag(c, "write the problems to stdout as a JSON array")
+	show := c.Flags().Bool("show", false, "write the configuration to stdout as it takes effect, as TOML")
+	c.MarkFlagsMutuallyExclusive("json", "show")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		_, err := config.Load(*path)
+		cfg, err := config.Load(*path)
 		var problems *config.Problems
 		switch {
 		case *asJSON && (err == nil || errors.As(err, &problems)):
@@ -37,6 +43,9 @@ files that it names are not opened, but for http.token_file.`,
 			}
 		case err != nil:
 			return &exitError{exitConfig, err}
+		case *show:
+			_, err := fmt.Fprint(c.OutOrStdout(), cfg.Redacted())
+			return err
 		default:
 			fmt.Fprintf(c.ErrOrStderr(), "%s is valid\n", *path)
 		}
