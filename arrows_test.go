@@ -25,7 +25,9 @@ var arrows = map[string]struct{ own, others []string }{
 	"queue":   {own: []string{"abi", "queue"}, others: []string{"golang.org/x/sys"}},
 	"host":    {own: []string{"abi", "ledger", "host"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
 	"plugins": {own: []string{"abi", "ledger", "plugins"}},
-	"cmd":     {own: []string{".", "abi", "ledger", "event", "seal", "queue", "host", "plugins", "cmd"}, others: []string{""}},
+	// For tests: no other folder may depend on it.
+	"internal": {own: []string{"abi", "ledger", "host", "plugins", "internal"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
+	"cmd":      {own: []string{".", "abi", "ledger", "event", "seal", "queue", "host", "plugins", "cmd"}, others: []string{""}},
 }
 
 // engines are known to host alone, so that another one can be put in their place.
@@ -155,6 +157,7 @@ func TestImportArrowsSeesABreach(t *testing.T) {
 	for name, c := range map[string]struct{ from, to, want string }{
 		"queue uses host":         {module + "/queue", module + "/host", "queue depends on"},
 		"host uses queue":         {module + "/host", module + "/queue", "host depends on"},
+		"cmd uses what tests use": {module + "/cmd/audit-host", module + "/internal/plugintest", "cmd/audit-host depends on"},
 		"abi is not bare":         {module + "/abi", "github.com/google/uuid", "abi depends on"},
 		"seal below something":    {module + "/ledger", module + "/seal", "ledger depends on"},
 		"cmd uses an engine":      {module + "/cmd/audit-host", "github.com/tetratelabs/wazero", "only host may"},

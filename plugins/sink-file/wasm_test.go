@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,42 +17,13 @@ import (
 	"github.com/audit-host/audit-host/abi/guest"
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/host/appendfile"
-	"github.com/audit-host/audit-host/plugins/bundled"
+	"github.com/audit-host/audit-host/internal/plugintest"
 )
-
-// codeDir is the folder of compiled code, which children share.
-const codeDir = "AUDIT_HOST_TEST_SINK_FILE_CODE"
 
 var cache *host.Cache
 
 // TestMain keeps compiled code for the whole run.
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) (code int) {
-	dir, own := os.Getenv(codeDir), false
-	var err error
-	if dir == "" {
-		own = true
-		if dir, err = os.MkdirTemp("", "sink-file-test"); err == nil {
-			err = os.Setenv(codeDir, dir)
-		}
-	}
-	if err == nil {
-		cache, err = host.OpenCache(filepath.Join(dir, "code"))
-	}
-	if err == nil {
-		code = m.Run()
-		err = cache.Close(context.Background())
-	}
-	if own {
-		err = errors.Join(err, os.RemoveAll(dir))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
+func TestMain(m *testing.M) { os.Exit(plugintest.Main(m, &cache)) }
 
 func batch(from, to int) *abi.Batch {
 	b := &abi.Batch{ID: uint64(from), Attempt: 1, Queue: [16]byte{1}}
@@ -64,12 +34,9 @@ func batch(from, to int) *abi.Batch {
 	return b
 }
 
-func openFile(config string, o appendfile.Options) (*host.Sink, error) {
-	wasm, err := bundled.Read("sink-file")
-	if err != nil {
-		return nil, err
-	}
-	return host.Open(context.Background(), wasm, host.Options{Name: "file", Cache: cache, Config: []byte(config), Append: &o})
+func openFile(t *testing.T, config string, o appendfile.Options) (*host.Sink, error) {
+	t.Helper()
+	return plugintest.Open(t, "sink-file", host.Options{Name: "file", Cache: cache, Config: []byte(config), Append: &o})
 }
 
 // idsIn are the ids in the files of a folder, with how often each is there.
@@ -111,7 +78,7 @@ func TestWritesLines(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "out.jsonl")
-		s, err := openFile(config, appendfile.Options{Path: path})
+		s, err := openFile(t, config, appendfile.Options{Path: path})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +106,7 @@ func TestBadConfigurations(t *testing.T) {
 	for config, want := range map[string]string{
 		`{"format":"xml"}`: "wanted one of event, payload, cloudevents", `{"source":""}`: "source is empty", `{"path":"x"}`: `unknown field "path"`,
 	} {
-		_, err := openFile(config, appendfile.Options{Path: filepath.Join(t.TempDir(), "x")})
+		_, err := openFile(t, config, appendfile.Options{Path: filepath.Join(t.TempDir(), "x")})
 		var bad *host.ConfigError
 		if !errors.As(err, &bad) || !strings.Contains(bad.Detail, want) {
 			t.Errorf("%s: %v", config, err)
@@ -152,12 +119,7 @@ func TestWhatCannotBeAppended(t *testing.T) {
 	for status := abi.StatusRefused; status <= abi.StatusAbsent; status++ {
 		restore := guest.UseHost(guest.Host{Append: func([]byte) abi.Status { return status }})
 		b := batch(1, 2)
-		raw := make([]byte, b.Size())
-		b.Encode(raw)
-		v, err := abi.Parse(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
+		v := plugintest.View(t, b)
 		for _, config := range []string{`{}`, `{"format":"payload"}`} {
 			s := &sink{}
 			s.Open([]byte(config))
@@ -177,12 +139,7 @@ func TestLargeBatchIsAppendedInPortions(t *testing.T) {
 	for i := range b.Events {
 		b.Events[i].Payload = []byte(`"` + strings.Repeat("x", 400_000) + `"`)
 	}
-	raw := make([]byte, b.Size())
-	b.Encode(raw)
-	v, err := abi.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := plugintest.View(t, b)
 	s := &sink{}
 	s.Open([]byte(`{}`))
 	if a := s.Deliver(v); a.Outcome != abi.OK || a.Arg != 8 || len(portions) != 3 {
@@ -206,7 +163,7 @@ func TestKilledWriter(t *testing.T) {
 		return appendfile.Options{Path: filepath.Join(dir, "out.jsonl"), MaxSize: 4000}
 	}
 	if dir := os.Getenv(killDir); dir != "" {
-		s, err := openFile(`{}`, o(dir))
+		s, err := openFile(t, `{}`, o(dir))
 		if err != nil {
 			t.Fatal(err)
 		}

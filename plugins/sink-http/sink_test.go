@@ -11,6 +11,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
+	"github.com/audit-host/audit-host/internal/plugintest"
 )
 
 func TestBadConfigurations(t *testing.T) {
@@ -38,18 +39,6 @@ func TestBadConfigurations(t *testing.T) {
 			t.Errorf("%s: %v %q, wanted %q", text, a.Outcome, a.Message, want)
 		}
 	}
-}
-
-// parsed is a batch as a guest sees it.
-func parsed(t *testing.T, b *abi.Batch) abi.View {
-	t.Helper()
-	raw := make([]byte, b.Size())
-	b.Encode(raw)
-	v, err := abi.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
 
 func batch(types ...string) *abi.Batch {
@@ -81,7 +70,7 @@ func TestBodies(t *testing.T) {
 			t.Fatalf("%s: %s", c.config, a.Message)
 		}
 		for range 2 { // the second in the same memory
-			if got := string(s.encode(parsed(t, batch("a", "b", "a")))); got != c.want {
+			if got := string(s.encode(plugintest.View(t, batch("a", "b", "a")))); got != c.want {
 				t.Errorf("%s:\n%s\nwant\n%s", c.config, got, c.want)
 			}
 		}
@@ -89,7 +78,7 @@ func TestBodies(t *testing.T) {
 	// With an id each event is one line of JSON.
 	s := &sink{}
 	s.Open([]byte(`{"url":"https://a/"}`))
-	for i, line := range strings.Split(strings.TrimSuffix(string(s.encode(parsed(t, batch("a", "b")))), "\n"), "\n") {
+	for i, line := range strings.Split(strings.TrimSuffix(string(s.encode(plugintest.View(t, batch("a", "b")))), "\n"), "\n") {
 		var e struct{ ID string }
 		if err := json.Unmarshal([]byte(line), &e); err != nil || e.ID != fmt.Sprint("id-", i) {
 			t.Errorf("%s: %v", line, err)
@@ -205,7 +194,7 @@ func TestAnswers(t *testing.T) {
 			if a := s.Open([]byte(config + "}")); a.Outcome != abi.OK {
 				t.Fatal(a.Message)
 			}
-			a := s.Deliver(parsed(t, batch("a", "a", "a")))
+			a := s.Deliver(plugintest.View(t, batch("a", "a", "a")))
 			if a.Outcome != c.want || a.Arg != c.arg || string(verdicts) != c.verdicts {
 				t.Errorf("%v(%d) %q with %s, wanted %v(%d) with %s", a.Outcome, a.Arg, a.Message, verdicts, c.want, c.arg, c.verdicts)
 			}
@@ -232,7 +221,7 @@ func TestRequestIsTheSameEachTime(t *testing.T) {
 	s := &sink{}
 	s.Open([]byte(`{"url":"https://a/_bulk","format":"elasticsearch","index":"i","headers":{"Z":"1","Authorization":"ApiKey {{secret key}}"}}`))
 	for _, types := range [][]string{{"a", "b"}, {"a", "b"}, {"a"}} {
-		s.Deliver(parsed(t, batch(types...)))
+		s.Deliver(plugintest.View(t, batch(types...)))
 	}
 	if len(keys) != 3 || keys[0] != keys[1] || keys[0] == keys[2] || len(keys[0]) != 64 {
 		t.Errorf("keys %q", keys)

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,7 +13,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,30 +23,14 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/host/egress"
-	"github.com/audit-host/audit-host/plugins/bundled"
+	"github.com/audit-host/audit-host/internal/plugintest"
 	"github.com/audit-host/audit-host/queue"
 )
 
 var cache *host.Cache
 
 // TestMain keeps compiled code for the whole run.
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) (code int) {
-	dir, err := os.MkdirTemp("", "sink-http-test")
-	if err == nil {
-		cache, err = host.OpenCache(filepath.Join(dir, "code"))
-	}
-	if err == nil {
-		code = m.Run()
-		err = cache.Close(context.Background())
-	}
-	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
+func TestMain(m *testing.M) { os.Exit(plugintest.Main(m, &cache)) }
 
 // serve starts a collector and returns its address and the rule that grants
 // it.
@@ -69,23 +51,14 @@ func serve(t *testing.T, h http.HandlerFunc, secrets ...string) (string, egress.
 
 func openHTTP(t *testing.T, config string, p egress.Policy, log io.Writer) *host.Sink {
 	t.Helper()
-	wasm, err := bundled.Read("sink-http")
-	if err != nil {
-		t.Fatal(err)
-	}
 	if p.Timeout == 0 {
 		p.Timeout = 5 * time.Second
 	}
-	s, err := host.Open(t.Context(), wasm, host.Options{Name: "siem", Cache: cache, Config: []byte(config), HTTP: &p,
+	s, err := plugintest.Open(t, "sink-http", host.Options{Name: "siem", Cache: cache, Config: []byte(config), HTTP: &p,
 		Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := s.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
 	return s
 }
 
@@ -288,7 +261,7 @@ func record(t *testing.T, s *host.Sink, o queue.SinkOptions, payloads ...string)
 func TestBulkVerdicts(t *testing.T) {
 	x := &index{documents: map[string]string{"id-3": "from before"}, later: map[string]int{}}
 	at, rule := serve(t, x.bulk)
-	s := openUnclosed(t, `{"url":"`+at+`/_bulk","format":"elasticsearch","index":"audit","shape":"payload"}`, rule)
+	s := openHTTP(t, `{"url":"`+at+`/_bulk","format":"elasticsearch","index":"audit","shape":"payload"}`, egress.Policy{Hosts: []egress.HostRule{rule}}, io.Discard)
 	m, dead := record(t, s, queue.SinkOptions{}, `{"n":0}`, `{"n":"bad"}`, `{"n":"later"}`, `{"n":3}`, `{"n":4}`)
 	if len(x.documents) != 4 || x.documents["id-2"] != `{"n":"later"}` || x.documents["id-3"] != "from before" {
 		t.Errorf("documents %v", x.documents)
@@ -296,20 +269,6 @@ func TestBulkVerdicts(t *testing.T) {
 	if m.Appended != 4 || m.DLQLanded != 1 || len(dead) != 1 || dead[0].Event.ID != "id-1" || !strings.Contains(dead[0].Reason, "HTTP 400: some_exception: because") {
 		t.Errorf("%+v, dead letters %+v", m, dead)
 	}
-}
-
-// openUnclosed is for a recorder, which closes its sinks.
-func openUnclosed(t *testing.T, config string, rule egress.HostRule) *host.Sink {
-	t.Helper()
-	wasm, err := bundled.Read("sink-http")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := host.Open(t.Context(), wasm, host.Options{Name: "siem", Cache: cache, Config: []byte(config), HTTP: &egress.Policy{Hosts: []egress.HostRule{rule}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // TestOnlyTheGuiltyEventIsRefused: a collector that refuses whole batches is
@@ -334,7 +293,8 @@ func TestOnlyTheGuiltyEventIsRefused(t *testing.T) {
 		payloads = append(payloads, fmt.Sprintf(`{"n":%d}`, i))
 	}
 	payloads[17] = `{"n":"bad"}`
-	m, dead := record(t, openUnclosed(t, `{"url":"`+at+`/","shape":"payload"}`, rule), queue.SinkOptions{}, payloads...)
+	s := openHTTP(t, `{"url":"`+at+`/","shape":"payload"}`, egress.Policy{Hosts: []egress.HostRule{rule}}, io.Discard)
+	m, dead := record(t, s, queue.SinkOptions{}, payloads...)
 	if len(stored) != 39 || m.Appended != 39 || len(dead) != 1 || dead[0].Event.ID != "id-17" || !strings.Contains(dead[0].Reason, "HTTP 400: entry refused") {
 		t.Errorf("%d stored, %+v, dead letters %+v", len(stored), m, dead)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
-	"github.com/audit-host/audit-host/plugins/bundled"
+	"github.com/audit-host/audit-host/internal/plugintest"
 )
 
 func TestNumbers(t *testing.T) {
@@ -43,19 +43,8 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
-func view(t *testing.T, b *abi.Batch) abi.View {
-	t.Helper()
-	raw := make([]byte, b.Size())
-	b.Encode(raw)
-	v, err := abi.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
 func TestConditions(t *testing.T) {
-	b := view(t, &abi.Batch{ID: 30, Attempt: 2, Events: []abi.Event{
+	b := plugintest.View(t, &abi.Batch{ID: 30, Attempt: 2, Events: []abi.Event{
 		{ID: "a", Seq: 5, Payload: []byte(`{"x":"plain"}`)}, {ID: "b", Seq: 6, Payload: []byte(`{"x":"poison"}`)}}})
 	for text, want := range map[string]bool{
 		`{}`:                                  true,
@@ -105,17 +94,14 @@ func TestConfiguration(t *testing.T) {
 // TestEveryActionIsPerformed: what check lets pass, perform knows, and the
 // manifest describes.
 func TestEveryActionIsPerformed(t *testing.T) {
-	wasm, err := bundled.Read("sink-mock")
-	if err != nil {
-		t.Fatal(err)
-	}
+	wasm := plugintest.Read(t, "sink-mock")
 	for _, do := range actions {
 		if !strings.Contains(string(wasm[len(wasm)-64<<10:]), `"`+do+`"`) {
 			t.Errorf("the manifest's schema lacks %s", do)
 		}
 	}
 	t.Cleanup(guest.UseHost(guest.Host{Log: func(uint32, string) {}, Verdict: func(uint32, abi.Outcome, string) {}}))
-	b := view(t, &abi.Batch{ID: 1, Attempt: 1, Events: []abi.Event{{ID: "a"}}})
+	b := plugintest.View(t, &abi.Batch{ID: 1, Attempt: 1, Events: []abi.Event{{ID: "a"}}})
 	for _, do := range actions {
 		if slices.Contains([]string{"exit", "spin", "fault"}, do) {
 			continue // they would end the test; wasm_test.go has them
@@ -151,7 +137,7 @@ func TestStoredIDsFitIntoTheLog(t *testing.T) {
 			id := strings.Repeat(string(rune('a'+i%26)), length)
 			b.Events, want = append(b.Events, abi.Event{ID: id}), append(want, id)
 		}
-		store(view(t, b), func(int) bool { return true })
+		store(plugintest.View(t, b), func(int) bool { return true })
 		restore()
 		if !slices.Equal(got, want) {
 			t.Errorf("ids of %d bytes: %d of 200 came back", length, len(got))

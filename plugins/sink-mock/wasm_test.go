@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,29 +16,13 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/host"
-	"github.com/audit-host/audit-host/plugins/bundled"
+	"github.com/audit-host/audit-host/internal/plugintest"
 )
 
 var cache *host.Cache
 
 // TestMain keeps compiled code for the whole run.
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) (code int) {
-	dir, err := os.MkdirTemp("", "sink-mock-test")
-	if err == nil {
-		cache, err = host.OpenCache(filepath.Join(dir, "code"))
-	}
-	if err == nil {
-		code = m.Run()
-		err = cache.Close(context.Background())
-	}
-	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
+func TestMain(m *testing.M) { os.Exit(plugintest.Main(m, &cache)) }
 
 // recorded collects what the plugin says that it stored, and counts its other
 // lines.
@@ -70,23 +53,12 @@ func (r *recorded) Handle(_ context.Context, rec slog.Record) error {
 
 func openMock(t *testing.T, config string, change func(*host.Options)) (*host.Sink, *recorded, error) {
 	t.Helper()
-	wasm, err := bundled.Read("sink-mock")
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &recorded{}
 	o := host.Options{Name: "mock", Cache: cache, Config: []byte(config), Log: slog.New(r)}
 	if change != nil {
 		change(&o)
 	}
-	s, err := host.Open(t.Context(), wasm, o)
-	if err == nil {
-		t.Cleanup(func() {
-			if err := s.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	s, err := plugintest.Open(t, "sink-mock", o)
 	return s, r, err
 }
 

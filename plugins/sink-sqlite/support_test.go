@@ -17,6 +17,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
+	"github.com/audit-host/audit-host/internal/plugintest"
 	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/seal"
 )
@@ -99,12 +100,7 @@ func newNative(t *testing.T) *native {
 
 func (n *native) deliver(b *abi.Batch) guest.Answer {
 	n.t.Helper()
-	raw := make([]byte, b.Size())
-	b.Encode(raw)
-	v, err := abi.Parse(raw)
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	v := plugintest.View(n.t, b)
 	n.verdicts = map[uint32]string{}
 	a := n.sink.Deliver(v)
 	if a.Outcome == abi.OK && (int(a.Arg) != len(b.Events) || len(n.verdicts) != 0) ||

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -16,35 +15,15 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/internal/plugintest"
 	"github.com/audit-host/audit-host/ledger"
-	"github.com/audit-host/audit-host/plugins/bundled"
 	"github.com/audit-host/audit-host/seal"
 )
 
 var cache *host.Cache
 
-// TestMain keeps compiled code for the whole run; compiling is most of its
-// time.
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) (code int) {
-	dir, err := os.MkdirTemp("", "sink-sqlite-test")
-	if err == nil {
-		cache, err = host.OpenCache(filepath.Join(dir, "code"))
-	}
-	if err == nil {
-		err = host.StartSQLite(cache)
-	}
-	if err == nil {
-		code = m.Run()
-		err = cache.Close(context.Background())
-	}
-	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
+// TestMain keeps compiled code for the whole run.
+func TestMain(m *testing.M) { os.Exit(plugintest.Main(m, &cache, host.StartSQLite)) }
 
 // options are those of a sink on a database of its own.
 func options(path string) host.Options {
@@ -53,19 +32,10 @@ func options(path string) host.Options {
 
 func openSink(t testing.TB, o host.Options) *host.Sink {
 	t.Helper()
-	wasm, err := bundled.Read("sink-sqlite")
+	s, err := plugintest.Open(t, "sink-sqlite", o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := host.Open(t.Context(), wasm, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
 	return s
 }
 
@@ -351,18 +321,14 @@ func TestLargeBatchesFitIntoTheDefaultMemory(t *testing.T) {
 
 // TestConfigurationIsRefused: BAD_CONFIG is an error of opening.
 func TestConfigurationIsRefused(t *testing.T) {
-	wasm, err := bundled.Read("sink-sqlite")
-	if err != nil {
-		t.Fatal(err)
-	}
 	o := options(filepath.Join(t.TempDir(), "ledger.db"))
 	o.Config = []byte(`{"database":"x"}`)
 	var refused *host.ConfigError
-	if s, err := host.Open(t.Context(), wasm, o); !errors.As(err, &refused) {
+	if s, err := plugintest.Open(t, "sink-sqlite", o); !errors.As(err, &refused) {
 		t.Errorf("%v, %v", s, err)
 	}
 	o.Config, o.SQL = nil, nil
-	if s, err := host.Open(t.Context(), wasm, o); err == nil || !strings.Contains(err.Error(), "[sink.grant.sql]") {
+	if s, err := plugintest.Open(t, "sink-sqlite", o); err == nil || !strings.Contains(err.Error(), "[sink.grant.sql]") {
 		t.Errorf("without the grant: %v, %v", s, err)
 	}
 }
