@@ -3,8 +3,6 @@ package host
 import (
 	"context"
 	"errors"
-	"os"
-	osexec "os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,23 +11,12 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/manifest"
+	"github.com/audit-host/audit-host/host/internal/wasmtest"
 )
 
 // buildGoGuest compiles testdata/goguest once for all tests.
 var buildGoGuest = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "goguest")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "guest.wasm")
-	cmd := osexec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/goguest")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return nil, err
-	}
-	wasm, err := os.ReadFile(out)
+	wasm, err := wasmtest.BuildGo("testdata/goguest", "-trimpath", "-ldflags=-s -w")
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +27,7 @@ func goGuest(t testing.TB) []byte {
 	t.Helper()
 	wasm, err := buildGoGuest()
 	if err != nil {
-		t.Fatalf("build testdata/goguest: %v", err)
+		t.Fatal(err)
 	}
 	return wasm
 }

@@ -3,26 +3,19 @@ package host
 import (
 	"context"
 	"fmt"
-	"os"
-	osexec "os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/manifest"
+	"github.com/audit-host/audit-host/host/internal/wasmtest"
 )
 
 // buildKVGuest compiles testdata/kvguest.
 func buildKVGuest(t testing.TB) []byte {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "guest.wasm")
-	cmd := osexec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/kvguest")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	wasm, err := os.ReadFile(out)
+	wasm, err := wasmtest.BuildGo("testdata/kvguest", "-trimpath", "-ldflags=-s -w")
 	if err == nil {
 		wasm, err = manifest.Append(wasm, []byte(`{"name": "kvguest", "version": "1", "capabilities": ["kv"], "idempotent": true}`))
 	}

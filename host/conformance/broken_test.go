@@ -2,8 +2,6 @@ package conformance
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,23 +13,12 @@ import (
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/host/appendfile"
 	"github.com/audit-host/audit-host/host/egress"
+	"github.com/audit-host/audit-host/host/internal/wasmtest"
 )
 
 // buildBroken compiles testdata/broken once for all tests.
 var buildBroken = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "broken")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "broken.wasm")
-	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/broken")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return nil, err
-	}
-	return os.ReadFile(out)
+	return wasmtest.BuildGo("testdata/broken", "-trimpath", "-ldflags=-s -w")
 })
 
 // broken is the guest with a manifest.
@@ -39,7 +26,7 @@ func broken(t *testing.T, idempotent bool) []byte {
 	t.Helper()
 	wasm, err := buildBroken()
 	if err != nil {
-		t.Fatalf("build testdata/broken: %v", err)
+		t.Fatal(err)
 	}
 	wasm, err = manifest.Append(wasm, fmt.Appendf(nil, `{"name": "broken", "version": "1", "capabilities": ["sql", "append", "http", "kv"], "idempotent": %v, "config_schema": {
 		"type": "object", "additionalProperties": false, "properties": {"break": {"type": "string"}, "url": {"type": "string"}}}}`, idempotent))

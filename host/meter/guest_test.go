@@ -2,12 +2,10 @@ package meter_test
 
 import (
 	"context"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 
+	"github.com/audit-host/audit-host/host/internal/wasmtest"
 	"github.com/audit-host/audit-host/host/meter"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -15,27 +13,13 @@ import (
 )
 
 // buildGoGuest compiles testdata/goguest once for all tests.
-var buildGoGuest = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "goguest")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "guest.wasm")
-	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-o", out, "./testdata/goguest")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return nil, err
-	}
-	return os.ReadFile(out)
-})
+var buildGoGuest = sync.OnceValues(func() ([]byte, error) { return wasmtest.BuildGo("testdata/goguest") })
 
 func goGuest(t testing.TB) []byte {
 	t.Helper()
 	wasm, err := buildGoGuest()
 	if err != nil {
-		t.Fatalf("build testdata/goguest: %v", err)
+		t.Fatal(err)
 	}
 	return wasm
 }

@@ -185,17 +185,24 @@ func hugeFills() []byte {
 	}.Bytes()
 }
 
-// TestStop ends guests from another goroutine, many times, at any moment.
-func TestStop(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		wasm []byte
-		args []uint64
-	}{
+// endlessGuest is a guest that does not end by itself within any test.
+type endlessGuest struct {
+	name string
+	wasm []byte
+	args []uint64
+}
+
+func endless() []endlessGuest {
+	return []endlessGuest{
 		{"tight loop", tightLoop(), nil},
 		{"two self-calls", twoSelfCalls(), []uint64{60}},
 		{"huge fills", hugeFills(), nil},
-	} {
+	}
+}
+
+// TestStop ends guests from another goroutine, many times, at any moment.
+func TestStop(t *testing.T) {
+	for _, c := range endless() {
 		t.Run(c.name, func(t *testing.T) {
 			g := start(t, wazero.NewRuntimeConfigCompiler(), c.wasm)
 			var took []time.Duration
@@ -218,15 +225,7 @@ func TestStop(t *testing.T) {
 // TestCollectorRunsBeside checks that stopping the world does not wait for a
 // guest. Without the rewrite it waits for ever.
 func TestCollectorRunsBeside(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		wasm []byte
-		args []uint64
-	}{
-		{"tight loop", tightLoop(), nil},
-		{"two self-calls", twoSelfCalls(), []uint64{60}},
-		{"huge fills", hugeFills(), nil},
-	} {
+	for _, c := range endless() {
 		t.Run(c.name, func(t *testing.T) {
 			g := start(t, wazero.NewRuntimeConfigCompiler(), c.wasm)
 			runtime.GC()

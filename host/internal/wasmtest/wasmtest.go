@@ -1,6 +1,7 @@
-// Package wasmtest assembles small WebAssembly modules by hand, for the tests
-// of the host and its meter: whatever a test needs can be encoded, valid or
-// not. It checks nothing.
+// Package wasmtest makes WebAssembly modules for the tests of the host, its meter
+// and its conformance kit: small ones are assembled by hand, whatever a test needs
+// can be encoded, valid or not, and nothing is checked; large ones are compiled
+// from Go.
 package wasmtest
 
 import (
