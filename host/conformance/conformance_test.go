@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,26 +12,12 @@ import (
 	"github.com/audit-host/audit-host/host"
 )
 
-var cache *host.Cache
-
-// TestMain keeps compiled code for the whole run.
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) (code int) {
-	dir, err := os.MkdirTemp("", "conformance-test")
-	if err == nil {
-		cache, err = host.OpenCache(filepath.Join(dir, "code"))
-	}
-	if err == nil {
-		code = m.Run()
-		err = cache.Close(context.Background())
-	}
-	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
+// cache keeps compiled code for the whole run. TestMain opens it, in a package
+// of its own: what it calls depends on this one.
+var (
+	cache     *host.Cache
+	TestCache = &cache
+)
 
 // told writes a report as the test's log.
 func told(t *testing.T, r *Report) {
