@@ -145,15 +145,7 @@ func TestT23_BadPathFailsAndKeeps(t *testing.T) {
 }
 
 func TestT25_RebuiltTableLandsInTheDeadLetters(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ledger.db")
-	if err := host.CreateLedger(path); err != nil {
-		t.Fatal(err)
-	}
-	db := openDB(t, path)
-	must(t, db, `DROP TABLE signed_events;
-		CREATE TABLE signed_events (id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, payload_hash BLOB NOT NULL, signature BLOB,
-			attest_level TEXT NOT NULL DEFAULT 'unsigned', timestamp TEXT NOT NULL, prev_hash BLOB, sequence INTEGER);
-		CREATE UNIQUE INDEX idx_signed_events_sequence ON signed_events(sequence)`)
+	path, db := rebuiltTable(t)
 	i := install(t, options(path))
 	e := event(0, "a")
 	i.submit(t, e)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ncruces/go-sqlite3"
+
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/internal/plugintest"
@@ -123,16 +125,24 @@ func TestT23_BadPathKeepsTheEvents(t *testing.T) {
 	verifiedLedger(t, path, 1)
 }
 
-func TestT25_RebuiltTableInTheRealHost(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ledger.db")
+// rebuiltTable makes a ledger whose table somebody has made anew, without
+// event_type and without payload, key_id and row_hash.
+func rebuiltTable(t *testing.T) (path string, db *sqlite3.Conn) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "ledger.db")
 	if err := host.CreateLedger(path); err != nil {
 		t.Fatal(err)
 	}
-	db := openDB(t, path)
+	db = openDB(t, path)
 	must(t, db, `DROP TABLE signed_events;
 		CREATE TABLE signed_events (id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, payload_hash BLOB NOT NULL, signature BLOB,
 			attest_level TEXT NOT NULL DEFAULT 'unsigned', timestamp TEXT NOT NULL, prev_hash BLOB, sequence INTEGER);
 		CREATE UNIQUE INDEX idx_signed_events_sequence ON signed_events(sequence)`)
+	return path, db
+}
+
+func TestT25_RebuiltTableInTheRealHost(t *testing.T) {
+	path, db := rebuiltTable(t)
 	s := openSink(t, options(path))
 	r := deliver(t, s, batchOf(1, 1, event(1, "a")), abi.Reject)
 	if !strings.Contains(r.Detail, "no such column") {
