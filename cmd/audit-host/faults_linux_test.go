@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -219,6 +220,67 @@ func TestLedgerLosesItsLog(t *testing.T) {
 				t.Errorf("%d rows: %q", len(got), got)
 			}
 			verified(t, config)
+		})
+	}
+}
+
+// A crash and the loss of the log come before a head is remembered, so that
+// nothing says what the ledger had. The queue says how far it had come, and
+// delivers again what is missing.
+func TestLedgerLosesItsLogBeforeItsHead(t *testing.T) {
+	for name, harm := range map[string]func(wal string) error{
+		"removed": os.Remove,
+		"emptied": func(wal string) error { return os.Truncate(wal, 0) },
+		"a bit": func(wal string) error {
+			b, err := os.ReadFile(wal)
+			if err != nil {
+				return err
+			}
+			b[5000] ^= 1
+			return os.WriteFile(wal, b, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := home(t)
+			ledger := ledgerOf(config)
+			c := spawn(t, config)
+			var want []string
+			for i := range 5 {
+				list, body := numbered(string(rune('a'+i)), 20)
+				if n, err := postQuietly(c.url, body); err != nil || n != 20 {
+					t.Fatalf("%d, %v", n, err)
+				}
+				want = append(want, list...)
+			}
+			for c.pending(t) > 0 {
+			}
+			c.signal(t, syscall.SIGKILL)
+			<-c.done
+			for _, file := range []string{ledger + "-shm", filepath.Join(filepath.Dir(config), "state", "ledger-head.json")} {
+				if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
+					t.Fatal(err)
+				}
+			}
+			if err := harm(ledger + "-wal"); err != nil {
+				t.Fatal(err)
+			}
+			if before := verified(t, config); before.Rows >= 100 {
+				t.Fatalf("%d rows are left of 100: nothing was lost", before.Rows)
+			}
+			d := serve(t, config)
+			d.post(t, "ledger", refusal("last"))
+			if log := d.stop(t, 0); !strings.Contains(log, "the ledger ends before its place in the queue") {
+				t.Errorf("not told:\n%s", log)
+			}
+			if got := ids(t, config); !slices.Equal(got, append(want, "last")) {
+				t.Errorf("%d rows: %q", len(got), got)
+			}
+			verified(t, config)
+			// The ledger is where its place is: nothing comes again.
+			d = serve(t, config)
+			if log := d.stop(t, 0); strings.Contains(log, "the ledger ends before") {
+				t.Errorf("told again:\n%s", log)
+			}
 		})
 	}
 }

@@ -131,6 +131,11 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	if p.Queue, err = openQueue(ctx, cfg, o.Bulk, positions); err != nil {
 		return nil, err
 	}
+	if sink, ok := cfg.Ledger(); ok {
+		if err := catchUp(ctx, p.Queue, sink.Name, sink.Required, positions[p.Queue.Caps().ID], o.Log); err != nil {
+			return nil, fmt.Errorf("sink %s: %w", sink.Name, err)
+		}
+	}
 	p.Level = queue.Durable
 	if cfg.Queue.Backend == "memory" {
 		p.Level = queue.Committed

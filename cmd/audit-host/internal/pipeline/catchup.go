@@ -1,0 +1,51 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/audit-host/audit-host/queue"
+)
+
+// catchUp sets a ledger's place in the queue back where the ledger, which has
+// come to position at, ends before it: the queue delivers again what it still has.
+//
+// A place is acknowledged after the rows are committed, so such a ledger has lost
+// rows: with its -wal, say, in the second before a head is remembered that would
+// tell. Or all that came since became dead letters, or was in the ledger already.
+// Nobody needs to know which it is, for sink and dead letters recognise an event
+// by its id, and what they have does not land again. A crash in between finds the
+// place set back or not, and the next start does the same.
+func catchUp(ctx context.Context, q queue.Queue, name string, required bool, at uint64, log *slog.Logger) error {
+	keeper, ok := q.(queue.CursorKeeper)
+	if !ok {
+		return nil
+	}
+	for _, c := range keeper.Cursors() {
+		if c.Name != name {
+			continue
+		}
+		acked, from := uint64(q.Watermarks().Accepted)-c.Pending, at+1
+		if acked < from {
+			return nil
+		}
+		open := func() (queue.Consumer, error) {
+			return q.Consumer(ctx, name, queue.ConsumerOptions{Required: required, From: queue.Seq(from)})
+		}
+		con, err := open()
+		if gone := (queue.ErrLagged{}); errors.As(err, &gone) {
+			if from = uint64(gone.To) + 1; acked < from {
+				return nil // the queue has none of them any more
+			}
+			con, err = open()
+		}
+		if err != nil {
+			return err
+		}
+		log.Warn("the ledger ends before its place in the queue: the events between are delivered again, and those that it has are recognised",
+			slog.String("sink", name), slog.Uint64("events", acked-from+1), slog.Uint64("no_longer_kept", from-at-1))
+		return con.Close()
+	}
+	return nil
+}
