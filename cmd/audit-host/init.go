@@ -71,7 +71,11 @@ func initialize(dir string) (made []string, err error) {
 		}
 	}
 	if len(there) > 0 {
-		return nil, fmt.Errorf("nothing was made, because this is there already: %s; choose another folder", strings.Join(there, ", "))
+		mend := "choose another folder"
+		if there[0] != made[0] { // it is written last
+			mend = "remove what an init left that was interrupted, or " + mend
+		}
+		return nil, fmt.Errorf("nothing was made, because this is there already: %s; %s", strings.Join(there, ", "), mend)
 	}
 	var undo []string // what is there since we began, outermost first
 	defer func() {
