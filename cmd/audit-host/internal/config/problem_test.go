@@ -177,6 +177,8 @@ func TestProblems(t *testing.T) {
 				`10:12: sink.grant.sql.database is the same file as signing.private_key in line 2`}},
 		{"database in the place of the dead letters", oneSink + "[sink.grant.sql]\ndatabase = \"state/dead-letters.db\"\n",
 			[]string{`6:12: sink.grant.sql.database is the same file as dead_letters.path`}},
+		{"a ledger that can't be written", "[[sink]]\nname = \"l\"\nplugin = \"sink-sqlite\"\n[sink.grant.sql]\ndatabase = \"l.db\"\nread_only = true\n",
+			[]string{`6:13: read_only leaves sink-sqlite nothing to do but wait: it writes; take it away, or the sink`}},
 		{"missing keys", "[[sink]]\n[sink.grant.sql]\ncreate = true\n",
 			[]string{`1:3: name is missing: every [[sink]] needs one, such as "ledger"`,
 				`1:3: plugin is missing: name one of "sink-sqlite", "sink-file", "sink-http", "sink-mock", or the path of a .wasm file`,

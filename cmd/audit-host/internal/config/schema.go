@@ -48,7 +48,7 @@ func (c *checker) config(file string) *Config {
 	dead := top.table("dead_letters")
 	cfg.DeadLetters.Path = filepath.Join(cfg.StateDir, "dead-letters.db")
 	dead.optionalPath("path", dir, &cfg.DeadLetters.Path)
-	c.claim(dead, "path", cfg.DeadLetters.Path)
+	c.claim(dead, "path", cfg.DeadLetters.Path, companions...)
 	dead.flag("replay_at_start", &cfg.DeadLetters.ReplayAtStart)
 	c.crashes(top.table("crashes"), &cfg.Crashes)
 	c.reload(top.table("reload"), &cfg.Reload)
@@ -165,6 +165,9 @@ func (c *checker) sink(t *table, dir string, s *Sink) {
 		if !sql.set("database") && !grant.faulty["sql"] {
 			sql.missing("database", "database is missing: [sink.grant.sql] grants one database file")
 		}
+		if granted.ReadOnly && s.Plugin.Bundled == "sink-sqlite" {
+			sql.refuse("read_only", sql.at.kid("read_only"), "", "read_only leaves sink-sqlite nothing to do but wait: it writes; take it away, or the sink")
+		}
 	}
 }
 
@@ -178,7 +181,7 @@ func (c *checker) sql(t *table, dir string, g *SQLGrant) {
 		t.refuse("database", t.at.kid("database"), "", "database must be the path of a file, not %q", brief(name))
 	}
 	if t.set("database") {
-		c.claim(t, "database", g.Database)
+		c.claim(t, "database", g.Database, companions...)
 	}
 	t.flag("create", &g.Create)
 	t.flag("read_only", &g.ReadOnly)
@@ -254,26 +257,33 @@ type claim struct {
 	line int // 0 if no key of the file does
 }
 
+// companions are what SQLite keeps beside a database.
+var companions = []string{"-wal", "-shm", "-journal"}
+
 // claim records that a key names a file of its own and refuses a second key
-// with the same one: a ledger that is also the dead letters, say.
-func (c *checker) claim(t *table, key, path string) {
+// with the same one: a ledger that is also the dead letters, say. beside are
+// the endings of the files that go with it.
+func (c *checker) claim(t *table, key, path string, beside ...string) {
 	if path == "" || t.faulty[key] {
 		return
 	}
-	name := strings.TrimPrefix(t.name+"."+key, ".")
-	first, taken := c.claims[path]
-	if !taken {
-		mine := claim{name: name}
-		if t.set(key) {
-			mine.line, _, _ = c.locate(t.at.kid(key).value)
+	mine := claim{name: strings.TrimPrefix(t.name+"."+key, ".")}
+	if t.set(key) {
+		mine.line, _, _ = c.locate(t.at.kid(key).value)
+	}
+	for _, ending := range append([]string{""}, beside...) {
+		own := claim{mine.name + ending, mine.line}
+		first, taken := c.claims[path+ending]
+		if !taken {
+			c.claims[path+ending] = own
+			continue
 		}
-		c.claims[path] = mine
+		if first.line > 0 {
+			first.name = fmt.Sprintf("%s in line %d", first.name, first.line)
+		}
+		t.refuse(key, t.at.kid(key), "", "%s is the same file as %s", own.name, first.name)
 		return
 	}
-	if first.line > 0 {
-		first.name = fmt.Sprintf("%s in line %d", first.name, first.line)
-	}
-	t.refuse(key, t.at.kid(key), "", "%s is the same file as %s", name, first.name)
 }
 
 // subset reads an array of distinct words, at least one.
