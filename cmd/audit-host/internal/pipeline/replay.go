@@ -237,6 +237,9 @@ func (r *replayer) page(ctx context.Context, page []host.Letter) error {
 // deliver replays letters of one sink. It asks a busy sink a few times more.
 func (r *replayer) deliver(ctx context.Context, sink string, some []*attempt) error {
 	for try, pause := 1, replayPause; len(some) > 0; try, pause = try+1, 2*pause {
+		if ctx.Err() != nil {
+			r.given[sink] = "interrupted" // nothing more is handed over
+		}
 		if why, gone := r.given[sink]; gone {
 			for _, a := range some {
 				a.note.Outcome, a.note.Reason = abi.Retry, why
@@ -275,7 +278,6 @@ func (r *replayer) deliver(ctx context.Context, sink string, some []*attempt) er
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			r.given[sink] = "interrupted"
 		}
 	}
 	return nil
