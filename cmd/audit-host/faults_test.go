@@ -229,6 +229,34 @@ func TestLedgerReplacedWhileRunning(t *testing.T) {
 	}
 }
 
+// An idle daemon notices that the ledger is gone, and that it is back: nobody who
+// goes by /-/ready would send the event that shows it.
+func TestLedgerIsBackWhileNothingComes(t *testing.T) {
+	t.Parallel()
+	config := home(t)
+	ledger := ledgerOf(config)
+	d := serve(t, config)
+	d.post(t, "ledger", refusal("a"))
+	d.remembered(t, 1)
+	move := func(from, to string) {
+		for _, ending := range []string{"", "-wal", "-shm"} {
+			if err := os.Rename(from+ending, to+ending); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	move(ledger, ledger+".away")
+	d.awaitLine(t, "fault=went_back ")
+	d.request(t, "GET", "/-/ready", "", 503)
+	move(ledger+".away", ledger)
+	d.awaitLine(t, "the ledger takes events again")
+	d.request(t, "GET", "/-/ready", "", 200)
+	d.stop(t, 0)
+	if v := verified(t, config); v.Rows != 1 {
+		t.Errorf("%d rows", v.Rows)
+	}
+}
+
 // A lock that another process holds for ten seconds while events flow costs no
 // event, and no dead letter.
 func TestLockedForTenSeconds(t *testing.T) {

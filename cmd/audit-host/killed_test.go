@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,6 +50,34 @@ func TestVerifyAfterKill(t *testing.T) {
 	}
 	if after := files(t, filepath.Dir(config)); after != before {
 		t.Errorf("verify changed the folder: from %s to %s", before, after)
+	}
+}
+
+// A byte of the log that is not what it was hides the rows behind it from whoever
+// reads. An auditor who has nothing but the ledger and the key is told.
+func TestVerifyTellsOfADamagedLog(t *testing.T) {
+	config := home(t)
+	c := spawn(t, config)
+	for i := range 6 {
+		c.post(t, "ledger", refusal(fmt.Sprint("e", i)))
+	}
+	c.signal(t, syscall.SIGKILL)
+	<-c.done
+	ledger, key := ledgerOf(config), filepath.Join(filepath.Dir(config), "audit.pub")
+	must(t, 0, "", "verify", ledger, "--key", key)
+	whole, err := os.ReadFile(ledger + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 100; at < len(whole); at += 4120 { // in each frame
+		b := slices.Clone(whole)
+		b[at] ^= 1
+		if err := os.WriteFile(ledger+"-wal", b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := must(t, exitUnchecked, "", "verify", ledger, "--key", key); !strings.Contains(r.stdout, "rows that were committed and may be missing at the end") {
+			t.Errorf("byte %d: %s", at, r.stdout)
+		}
 	}
 }
 

@@ -120,6 +120,7 @@ func verify(ctx context.Context, file ledgerSource, o audit.Options, stderr io.W
 		defer func() { err = errors.Join(err, other.Close()) }()
 		o.Readers = append(o.Readers, other)
 	}
+	o.Unread = l.NotRead()
 	bar := newProgress(stderr, "verifying", int64(total), false)
 	defer bar.end()
 	o.Progress = func(rows uint64) { bar.set(int64(rows)) }

@@ -11,10 +11,11 @@
 // # Verified, broken, not checked
 //
 // A [Report] is verified if nothing is broken and all that was asked could be
-// checked. Two things are asked for without a word: the signatures, if there
-// are any, and a key was given or not; and signatures on all rows, if a key was
-// given. So a signed ledger without a key, rows signed by a key that was not
-// given, and unsigned rows in spite of a key make a report incomplete. NotChecked
+// checked. Three things are asked for without a word: the signatures, if there
+// are any, and a key was given or not; signatures on all rows, if a key was
+// given; and all of the ledger's log. So a signed ledger without a key, rows signed by a key that was not
+// given, unsigned rows in spite of a key, and a log with a damaged frame make a
+// report incomplete. NotChecked
 // names these and, besides, what nobody asked for: no key and no signature at
 // all, and no remembered head.
 //
@@ -77,6 +78,8 @@ type Options struct {
 	// Head is one that was remembered elsewhere, Own the one that the ledger's
 	// writer remembers, which is as safe as its disk. nil: there is none.
 	Head, Own *Head
+	// Unread is what of the ledger's log could not be read; empty if nothing.
+	Unread string
 	// Progress is told the number of rows from time to time; nil is not.
 	Progress func(rows uint64)
 }
@@ -173,6 +176,9 @@ func end(ctx context.Context, l Ledger, found result, heads []Head) (*seal.Break
 func unchecked(s seal.Signatures, o Options) (asked, all []string) {
 	all = []string{}
 	add := func(format string, args ...any) { asked = append(asked, fmt.Sprintf(format, args...)) }
+	if o.Unread != "" {
+		add("rows that were committed and may be missing at the end: %s", o.Unread)
+	}
 	switch {
 	case s.UnknownKey > 0 && len(o.Keys) == 0:
 		add("the signatures of %d rows: no public key was given", s.UnknownKey)

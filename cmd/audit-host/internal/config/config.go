@@ -26,6 +26,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -205,13 +206,17 @@ func Parse(name string, data []byte) (*Config, error) {
 	return cfg, nil
 }
 
-// Ledger returns the sink whose database is the ledger: the first one that is
-// granted a database. False if none is.
+// Ledger returns the sink whose database is the ledger: of those that may write
+// to one, the first whose plugin is sink-sqlite, or else the first. False if there
+// is none.
 func (c *Config) Ledger() (Sink, bool) {
-	for _, s := range c.Sinks {
-		if s.Grant.SQL != nil && !s.Grant.SQL.ReadOnly {
-			return s, true
-		}
+	writes := func(s Sink) bool { return s.Grant.SQL != nil && !s.Grant.SQL.ReadOnly }
+	i := slices.IndexFunc(c.Sinks, func(s Sink) bool { return writes(s) && s.Plugin.Bundled == "sink-sqlite" })
+	if i < 0 {
+		i = slices.IndexFunc(c.Sinks, writes)
 	}
-	return Sink{}, false
+	if i < 0 {
+		return Sink{}, false
+	}
+	return c.Sinks[i], true
 }

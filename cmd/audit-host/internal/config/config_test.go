@@ -363,3 +363,21 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+// A sink of one's own with a database does not become the ledger by standing
+// first.
+func TestLedgerIsThatOfTheBundledPlugin(t *testing.T) {
+	sink := func(name, plugin, more string) string {
+		return fmt.Sprintf("[[sink]]\nname = %q\nplugin = %q\ngrant.sql = {database = \"%s.db\"%s}\n", name, plugin, name, more)
+	}
+	own, reader, ledger := sink("own", "own.wasm", ""), sink("reader", "reader.wasm", ", read_only = true"), sink("ledger", "sink-sqlite", "")
+	for text, want := range map[string]string{own + ledger: "ledger", ledger + own: "ledger", reader + own: "own", reader: ""} {
+		cfg, err := Parse("audit.toml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := cfg.Ledger(); got.Name != want || ok != (want != "") {
+			t.Errorf("%s\nthe ledger is %q, want %q", text, got.Name, want)
+		}
+	}
+}

@@ -11,12 +11,14 @@ import (
 // catchUp sets a ledger's place in the queue back where the ledger, which has
 // come to position at, ends before it: the queue delivers again what it still has.
 //
-// A place is acknowledged after the rows are committed, so such a ledger has lost
-// rows: with its -wal, say, in the second before a head is remembered that would
-// tell. Or all that came since became dead letters, or was in the ledger already.
+// It is for a ledger of which no head is remembered, so that nothing else would
+// tell that it went back: with its -wal, in the second before the first one is. A
+// place is acknowledged after the rows are committed, so such a ledger has lost
+// rows; or all that came since became dead letters, or was in the ledger already.
 // Nobody needs to know which it is, for sink and dead letters recognise an event
 // by its id, and what they have does not land again. A crash in between finds the
-// place set back or not, and the next start does the same.
+// place set back or not, and the next start does the same, for the head is
+// remembered afterwards.
 func catchUp(ctx context.Context, q queue.Queue, name string, required bool, at uint64, log *slog.Logger) error {
 	keeper, ok := q.(queue.CursorKeeper)
 	if !ok {

@@ -122,8 +122,11 @@ func (k *keeper) run(ctx context.Context) {
 			}
 		}
 		var back *WentBackError
-		if err := k.remember(ctx); errors.As(err, &back) {
+		switch err := k.remember(ctx); {
+		case errors.As(err, &back):
 			k.failed(FaultWentBack, err.Error())
+		case err == nil && k.State().Trouble.Fault == FaultWentBack:
+			k.works() // it is back, though no event may come that would show it
 		}
 	}
 }

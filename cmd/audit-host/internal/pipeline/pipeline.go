@@ -102,6 +102,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	if err != nil {
 		return nil, err
 	}
+	_, remembered, _ := ReadHead(HeadFile(cfg)) // the error is that of the next call
 	head, positions, err := ledgerAtStart(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -132,7 +133,14 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 		return nil, err
 	}
 	if sink, ok := cfg.Ledger(); ok {
-		if err := catchUp(ctx, p.Queue, sink.Name, sink.Required, positions[p.Queue.Caps().ID], o.Log); err != nil {
+		if !remembered {
+			err = catchUp(ctx, p.Queue, sink.Name, sink.Required, positions[p.Queue.Caps().ID], o.Log)
+		}
+		// Remembered after that: a crash in between must leave it to be done.
+		if err == nil && head.Sequence > 0 {
+			err = head.save(HeadFile(cfg))
+		}
+		if err != nil {
 			return nil, fmt.Errorf("sink %s: %w", sink.Name, err)
 		}
 	}
@@ -184,17 +192,13 @@ func (p *Pipeline) sealer(cfg *config.Config, log *slog.Logger) (*seal.Sealer, e
 
 func keyID(key ed25519.PrivateKey) string { return seal.KeyID(key.Public().(ed25519.PublicKey)) }
 
-// ledgerAtStart looks at the configuration's ledger, if it has one, and remembers
-// its head.
+// ledgerAtStart looks at the configuration's ledger, if it has one.
 func ledgerAtStart(ctx context.Context, cfg *config.Config) (head Head, positions map[[16]byte]uint64, err error) {
 	sink, ok := cfg.Ledger()
 	if !ok {
 		return head, nil, nil
 	}
 	head, positions, err = checkLedger(ctx, sink.Grant.SQL.Database, sink.Grant.SQL.Create, HeadFile(cfg))
-	if err == nil && head.Sequence > 0 {
-		err = head.save(HeadFile(cfg))
-	}
 	if err != nil {
 		err = fmt.Errorf("sink %s: %w", sink.Name, err)
 	}
