@@ -87,7 +87,7 @@ func (k *core) SubmitBlocking(ctx context.Context, ev Event) (Receipt, error) {
 			k.mu.Lock()
 			k.refuse(ev.Source)
 			k.mu.Unlock()
-			return Receipt{}, fmt.Errorf("wait for room: %w", ctx.Err())
+			return Receipt{}, fmt.Errorf("wait for room: %w: %w", ErrFull, ctx.Err())
 		}
 	}
 }

@@ -149,7 +149,11 @@ func makeFile(d diskFS, name string, fill func(diskFile) error) (diskFile, error
 		err = d.SyncDir()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make %s: %w", d.Path(name), err), f.Close())
+		err = errors.Join(fmt.Errorf("make %s: %w", d.Path(name), err), f.Close())
+		// On a full disk it may hold what there was left, which the ledger needs so
+		// that the queue gets shorter. Failing that, the next attempt uses it again.
+		_ = d.Remove(temporary)
+		return nil, err
 	}
 	return f, nil
 }

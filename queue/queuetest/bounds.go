@@ -98,6 +98,7 @@ func caseFull(e *env) {
 		_, err := queue.SubmitWait(ctx, q, event("late"), queue.Accepted)
 		cancel()
 		e.expectErr("wait for room in vain", err, context.DeadlineExceeded)
+		e.expectErr("wait for room in vain", err, queue.ErrFull) // it is counted as refused, and the caller counts by this
 		refused++
 		var wg sync.WaitGroup
 		wg.Go(func() {
