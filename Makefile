@@ -60,7 +60,7 @@ check: plugins
 	$(MAKE) fuzz benchmarks
 
 # Every fuzz test for a while. A selector that selects nothing is a failure.
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 fuzz:
 	list=$$(grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' abi cmd event host ledger plugins queue seal | sed 's/:[0-9]*:func /:/'); \
 	test -n "$$list" || { echo "no fuzz test found"; exit 1; }; \
