@@ -13,11 +13,11 @@
 // A [Report] is verified if nothing is broken and all that was asked could be
 // checked. Three things are asked for without a word: the signatures, if there
 // are any, and a key was given or not; signatures on all rows, if a key was
-// given; and all of the ledger's log. So a signed ledger without a key, rows signed by a key that was not
-// given, unsigned rows in spite of a key, and a log with a damaged frame make a
-// report incomplete. NotChecked
-// names these and, besides, what nobody asked for: no key and no signature at
-// all, and no remembered head.
+// given; and all of the ledger's log. So a signed ledger without a key, rows
+// signed by a key that was not given, unsigned rows in spite of a key, and a log
+// with a damaged frame make a report incomplete. NotChecked names these and,
+// besides, what nobody asked for: no key and no signature at all, and no
+// remembered head.
 //
 // Not guaranteed: that rows were not cut off the end by somebody who also set
 // SQLite's counter back. Only a remembered head shows that.

@@ -38,7 +38,9 @@ func catchUp(ctx context.Context, q queue.Queue, name string, required bool, at 
 		con, err := open()
 		if gone := (queue.ErrLagged{}); errors.As(err, &gone) {
 			if from = uint64(gone.To) + 1; acked < from {
-				return nil // the queue has none of them any more
+				log.Warn("the ledger ends before its place in the queue, which has none of the events between any more; if they are no dead letters they are lost to the ledger",
+					slog.String("sink", name), slog.Uint64("no_longer_kept", acked-at))
+				return nil
 			}
 			con, err = open()
 		}
