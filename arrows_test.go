@@ -22,12 +22,13 @@ var arrows = map[string]struct{ own, others []string }{
 	"ledger":  {},
 	"event":   {own: []string{"abi"}, others: []string{"github.com/google/uuid"}},
 	"seal":    {own: []string{"abi", "ledger"}, others: []string{"filippo.io/edwards25519"}},
-	"queue":   {own: []string{"abi", "queue"}, others: []string{"golang.org/x/sys"}},
-	"host":    {own: []string{"abi", "ledger", "host"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
+	"queue":   {own: []string{"abi", "queue", "internal/durable"}, others: []string{"golang.org/x/sys"}},
+	"host":    {own: []string{"abi", "ledger", "host", "internal/durable"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
 	"plugins": {own: []string{"abi", "ledger", "plugins"}},
 	// For tests: no other folder may depend on it.
-	"internal": {own: []string{"abi", "ledger", "host", "plugins", "internal"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
-	"cmd":      {own: []string{".", "abi", "ledger", "event", "seal", "queue", "host", "plugins", "cmd"}, others: []string{""}},
+	"internal":         {own: []string{"abi", "ledger", "host", "plugins", "internal"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
+	"internal/durable": {others: []string{"golang.org/x/sys"}},
+	"cmd":              {own: []string{".", "abi", "ledger", "event", "seal", "queue", "host", "plugins", "cmd", "internal/durable"}, others: []string{""}},
 }
 
 // engines are known to host alone, so that another one can be put in their place.

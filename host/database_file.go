@@ -55,6 +55,9 @@ func (e *movedError) Error() string { return e.text }
 // leaves the connection in doubt drops it.
 func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) error) error {
 	f.committed = false
+	if f.conn != nil && f.log.failed {
+		f.drop()
+	}
 	if err := f.connect(ctx); err != nil {
 		return err
 	}
@@ -152,12 +155,20 @@ func (f *dbFile) connect(ctx context.Context) error {
 	if err := f.strangeLog(info); err != nil {
 		return err
 	}
-	c, err := openDB(ctx, path, f.options)
+	// Until the log was written again nothing of it goes into the database, and
+	// nobody relies on what is seen.
+	o := f.options
+	o.keepLog = true
+	was := setTrust(path, doubtful)
+	c, err := openDB(ctx, path, o)
 	if err != nil {
 		return err
 	}
 	err = c.protect(func() error {
 		if err := c.makeDurable(); err != nil {
+			return err
+		}
+		if err := c.rewriteLog(was); err != nil {
 			return err
 		}
 		sync := f.syncDir
@@ -167,7 +178,11 @@ func (f *dbFile) connect(ctx context.Context) error {
 		// The binding does not sync the folder after it has created the log.
 		// Without that a power cut could take the log's name, and with it all
 		// its commits; so it is done here, before the first one.
-		if err := sync(filepath.Dir(c.walPath())); err != nil || f.opened == nil {
+		if err := sync(filepath.Dir(c.walPath())); err != nil {
+			return err
+		}
+		setTrust(path, onDisk)
+		if err := c.config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, f.options.keepLog); err != nil || f.opened == nil {
 			return err
 		}
 		return f.opened(c)
@@ -262,15 +277,30 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// drop gives up the connection after a fault; the next call opens it again.
+// drop gives up the connection after a fault; the next call opens it again. The
+// log stays as it is: what of it is on disk nobody knows.
 func (f *dbFile) drop() {
 	c := f.conn
 	f.conn = nil
 	if c != nil {
 		f.log.close()
+		f.leave(c)
 		// What can go wrong has gone wrong: the caller has the error that
 		// matters.
 		_ = c.close()
+	}
+}
+
+// leave sees to it that nothing is written back when the connection is closed, and
+// that nobody relies on the database until it was opened again.
+func (f *dbFile) leave(c *dbConn) {
+	now := doubtful
+	if f.log.failed {
+		now = anew
+	}
+	setTrust(f.path, now)
+	if !c.broken {
+		_ = c.protect(func() error { return c.config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true) })
 	}
 }
 
@@ -283,12 +313,19 @@ func (f *dbFile) close() error {
 	}
 	f.conn = nil
 	f.log.close()
-	if f.hand {
+	if f.hand && !f.log.failed {
 		return c.close()
 	}
-	err := c.finish()
-	if e := (*dbError)(nil); errors.As(err, &e) && e.code&0xff == int(sqlite3.BUSY) {
+	var err error
+	if !f.log.failed {
+		err = c.finish()
+	}
+	switch e := (*dbError)(nil); {
+	case errors.As(err, &e) && e.code&0xff == int(sqlite3.BUSY):
 		err = nil
+	case err != nil, f.log.failed:
+		f.log.failed = true
+		f.leave(c)
 	}
 	return errors.Join(err, c.close())
 }

@@ -41,7 +41,7 @@ type logKeeper struct {
 	files  [3]os.FileInfo // the writer's database, log and shared memory
 
 	ask  chan struct{}
-	told chan int // pages that are in the database; -1: it can't be done
+	told chan int // pages that are in the database; -1: it can't be done; -2: the disk failed
 	done sync.WaitGroup
 
 	pages   int  // of the log, at the last commit
@@ -50,6 +50,9 @@ type logKeeper struct {
 	stale   bool // the log was begun anew since it was asked
 	written int  // of the log are in the database, as far as it is known
 	alone   bool // there is no second connection
+	// failed tells that the disk failed while the log was written back: see
+	// sqlite_durable.go. The connection is given up before anything else is done.
+	failed bool
 }
 
 // keepLog begins to keep the connection's log short. It is called protected, when
@@ -107,9 +110,12 @@ func (k *logKeeper) committed() {
 }
 
 func (k *logKeeper) answered(written int) {
-	if written < 0 {
+	switch {
+	case written == diskFailed:
+		k.failed = true
+	case written < 0:
 		k.alone = true
-	} else if !k.stale {
+	case !k.stale:
 		k.written = written
 	}
 	k.asking, k.stale = false, false
@@ -118,9 +124,19 @@ func (k *logKeeper) answered(written int) {
 // write has the writer itself write back. If a reader stands in the way, this does
 // little and costs little.
 func (k *logKeeper) write() {
-	if written, err := k.writer.writeBack(); err == nil {
+	written, err := k.writer.writeBack()
+	if err == nil {
 		k.written = written
 	}
+	k.failed = k.failed || ofDisk(err)
+}
+
+// diskFailed is the second connection's answer when the disk has failed.
+const diskFailed = -2
+
+func ofDisk(err error) bool {
+	var e *dbError
+	return errors.As(err, &e) && e.code&0xff == int(sqlite3.IOERR)
 }
 
 // run writes the log back whenever it is asked to, until close. Its connection is
@@ -137,7 +153,10 @@ func (k *logKeeper) run() {
 				written, err = c.writeBack()
 				return err
 			})
-			if err != nil && c.broken {
+			switch {
+			case ofDisk(err):
+				written = diskFailed
+			case err != nil && c.broken:
 				written = -1
 			}
 		}
@@ -153,7 +172,7 @@ func (k *logKeeper) run() {
 // the writer's: if one was replaced, the log would be written into another
 // database, or without the writer's locks.
 func (k *logKeeper) open() *dbConn {
-	c, err := openDB(context.Background(), k.writer.path, dbOptions{busy: time.Millisecond, keepLog: true})
+	c, err := openDB(context.Background(), k.writer.path, dbOptions{busy: time.Millisecond, keepLog: true, vfs: k.writer.vfs})
 	if err != nil {
 		return nil
 	}
@@ -179,6 +198,9 @@ func (k *logKeeper) open() *dbConn {
 func (k *logKeeper) close() {
 	close(k.ask)
 	k.done.Wait()
+	if k.asking {
+		k.answered(<-k.told)
+	}
 }
 
 // writeBack writes what it can of the log into the database, without waiting for

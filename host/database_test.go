@@ -360,7 +360,7 @@ func TestDatabaseSyncsOncePerCommit(t *testing.T) {
 	layer, name := newFaultFS(t)
 	g := emptyDB(t, SQLGrant{})
 	path := g.sink.sql.grant.Database
-	g.sink.sql.file.options.vfs = name
+	g.sink.sql.file.options.vfs, g.sink.sql.file.syncDir = name, layer.syncDir
 	g.must(abi.SQLWrite, makeTable)
 	for i := range 30 {
 		before := layer.syncs["-wal"]
@@ -368,7 +368,7 @@ func TestDatabaseSyncsOncePerCommit(t *testing.T) {
 		if n := layer.syncs["-wal"] - before; n != 1 {
 			t.Fatalf("commit %d: %d syncs of the log", i, n)
 		}
-		cut := layer.afterPowerCut(t, path)
+		cut := layer.afterPowerCut(t, path, nil)
 		checkSound(t, cut)
 		other := newSQLGuest(t, SQLGrant{Database: cut})
 		if n := other.count(); n != int64(i+1) {

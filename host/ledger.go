@@ -45,6 +45,18 @@ func CreateLedger(path string) error {
 	return fmt.Errorf("create ledger %s: %w", path, err)
 }
 
+// MakeDurable has what the database at path shows on disk: it opens it as a sink
+// would, which writes its log to disk once more, writes the log back and closes it.
+// It is for whoever is about to rely on what a [Ledger] says of itself that it is
+// not known to be on disk. It waits 5 s for a lock of others.
+func MakeDurable(ctx context.Context, path string) error {
+	f := dbFile{path: path, options: dbOptions{busy: 5 * time.Second}}
+	if err := errors.Join(f.connect(ctx), f.close()); err != nil {
+		return fmt.Errorf("make what %s shows durable: %w", path, err)
+	}
+	return nil
+}
+
 // ErrNoRow is returned by [Ledger.Lookup] for an id that is not in the ledger.
 var ErrNoRow = errors.New("no such row")
 
@@ -364,7 +376,13 @@ func (l *Ledger) Integrity(ctx context.Context) (problems []string, err error) {
 
 // NotRead says what of the log beside the file could not be read, and so may
 // hide rows that were committed; "" if nothing. A verifier has not checked it.
-func (l *Ledger) NotRead() string { return l.r.unread }
+func (l *Ledger) NotRead() string { return l.r.log.unread }
+
+// OnDisk says why it is not known that what was read is on disk, and so would
+// outlast a power cut; nil if it is known. Ask it after reading, and before a
+// promise is made of what was read. Where another process writes, it is that one
+// that shows nothing before it is on disk.
+func (l *Ledger) OnDisk() error { return l.r.onDisk() }
 
 // Close frees the reader.
 func (l *Ledger) Close() error { return l.r.close() }

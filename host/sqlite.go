@@ -164,6 +164,7 @@ type dbOptions struct {
 type dbConn struct {
 	db   *sqlite3.Conn
 	path string
+	vfs  string // the layer that it was opened with
 	mod  api.Module
 	row  *rawRow // once a row was read
 	// gauge is the meter of the engine's instance.
@@ -176,6 +177,9 @@ type dbConn struct {
 	own     bool
 	refusal string
 	files   []vfs.File
+	// main and wal are the database and its log, through the layer that they were
+	// opened with.
+	main, wal vfs.File
 	// logSize is how long the log was when it was last looked at, in bytes.
 	logSize int64
 }
@@ -189,7 +193,7 @@ func openDB(ctx context.Context, path string, o dbOptions) (*dbConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	c := &dbConn{path: abs}
+	c := &dbConn{path: abs, vfs: o.vfs}
 	if err := c.protect(func() error { return c.open(ctx, o) }); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
@@ -223,8 +227,8 @@ func (c *dbConn) open(ctx context.Context, o dbOptions) error {
 		// A reader that closes last must not write the log back.
 		sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE: o.readOnly || o.keepLog,
 	} {
-		if _, err := c.db.Config(op, on); err != nil {
-			return asDBError(err)
+		if err := c.config(op, on); err != nil {
+			return err
 		}
 	}
 	if err := c.keepFile(sqlite3.FCNTL_FILE_POINTER); err != nil {
@@ -250,6 +254,11 @@ func (c *dbConn) open(ctx context.Context, o dbOptions) error {
 	return nil
 }
 
+func (c *dbConn) config(op sqlite3.DBConfig, on bool) error {
+	_, err := c.db.Config(op, on)
+	return asDBError(err)
+}
+
 // limitsFor returns the limits of a connection that runs others' SQL. A value
 // is at most 16 MiB, so that no single instruction works on more.
 func limitsFor(maxSQL int) map[sqlite3.LimitCategory]int {
@@ -268,6 +277,11 @@ func (c *dbConn) keepFile(which sqlite3.FcntlOpcode) error {
 	p, err := c.db.FileControl("main", which)
 	if err != nil {
 		return asDBError(err)
+	}
+	if which == sqlite3.FCNTL_JOURNAL_POINTER {
+		c.wal, _ = p.(vfs.File)
+	} else {
+		c.main, _ = p.(vfs.File)
 	}
 	for f, ok := p.(vfs.File); ok; {
 		if u, wrapped := f.(vfs.FileUnwrap); wrapped {

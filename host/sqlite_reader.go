@@ -22,8 +22,7 @@ type dbReader struct {
 	live bool
 	path string
 	was  [2]fileState // without live: of the database and its log
-	// unread is what of the log SQLite leaves out, see walUnread.
-	unread string
+	log  walFound     // without live: what the log holds
 }
 
 // fileState is what tells that a file was written.
@@ -71,7 +70,7 @@ func openReader(ctx context.Context, path string) (*dbReader, error) {
 		if r.was, err = r.state(); err != nil {
 			return nil, err
 		}
-		if r.unread, err = walUnread(real + "-wal"); err != nil {
+		if r.log, err = readWAL(real + "-wal"); err != nil {
 			return nil, err
 		}
 	}
@@ -181,6 +180,18 @@ func (r *dbReader) do(ctx context.Context, f func(*dbConn) error) error {
 		}
 	}
 	return err
+}
+
+// onDisk says why what is read is not known to be on disk; nil if it is. It is asked
+// after the reading: what is doubted then may have been seen before it was.
+func (r *dbReader) onDisk() error {
+	if r.live && trustIn(r.path) > onDisk {
+		return fmt.Errorf("%s may show what is not on disk yet: its log is about to be written again", r.path)
+	}
+	if !r.live && r.log.frames > 0 {
+		return fmt.Errorf("what lies in %s-wal may not be on disk: whoever opens the database to write sees to it", r.path)
+	}
+	return nil
 }
 
 func (r *dbReader) close() error { return r.c.close() }

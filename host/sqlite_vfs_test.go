@@ -1,31 +1,54 @@
 package host
 
 import (
+	"bytes"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
+	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/vfs"
 )
 
-// faultFS is SQLite's usual file system layer with faults, and with a memory
-// of what was synced: what a power cut would leave.
+// faultPage is what the kernel writes, keeps and drops as a whole, in bytes.
+const faultPage = 4096
+
+// faultFS is SQLite's usual file system layer with faults, and with a memory of
+// what is on disk: what a power cut would leave.
+//
+// The files that SQLite works on are the page cache. A sync that succeeds brings
+// the dirty pages of its file to disk. One that fails does what Linux does: they
+// are clean from then on, and not on disk; who reads them finds what was written,
+// until the kernel drops them (evict, Drop), and then what the disk has. Until then
+// no later write of theirs comes to disk either: see durable.Drop.
 type faultFS struct {
 	vfs.VFSFilename
-	mu     sync.Mutex
-	syncs  map[string]int    // by the end of the file's name: .db or -wal
-	synced map[string][]byte // content of each file when it was last synced
+	mu    sync.Mutex
+	syncs map[string]int       // that succeeded, by the end of the file's name: .db or -wal
+	files map[string]*diskFile // by path
 	// write and sync are called before the operation, with the end of the
 	// file's name; an error is its result.
 	write, sync func(kind string) error
 }
 
+// diskFile is what the disk has of a file.
+type diskFile struct {
+	content []byte
+	dirty   map[int64]bool // pages, by number, that a sync would bring there
+	stuck   map[int64]bool // pages that no sync brings there, since one failed
+	failed  int            // how many syncs failed; whoever has it open is told once
+	// removed tells that its name is gone, though perhaps not on disk.
+	removed bool
+}
+
 // newFaultFS registers a layer and returns it with its name.
 func newFaultFS(t testing.TB) (*faultFS, string) {
-	fs := &faultFS{VFSFilename: vfs.Find("").(vfs.VFSFilename), syncs: map[string]int{}, synced: map[string][]byte{}}
+	fs := &faultFS{VFSFilename: vfs.Find("").(vfs.VFSFilename), syncs: map[string]int{}, files: map[string]*diskFile{}}
 	name := "fault-" + strings.ReplaceAll(t.Name(), "/", "-")
 	vfs.Register(name, fs)
 	t.Cleanup(func() { vfs.Unregister(name) })
@@ -40,46 +63,127 @@ func (fs *faultFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.Fil
 	path := name.String()
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if _, seen := fs.synced[path]; !seen {
+	if d := fs.files[path]; d == nil || d.removed {
 		// What was there before is on disk.
-		if fs.synced[path], err = os.ReadFile(path); err != nil {
+		content, err := os.ReadFile(path)
+		if err != nil {
 			return nil, flags, err
 		}
+		fs.files[path] = &diskFile{content: content, dirty: map[int64]bool{}, stuck: map[int64]bool{}}
 	}
-	return &faultFile{File: f, fs: fs, path: path}, flags, nil
+	return &faultFile{File: f, fs: fs, path: path, told: fs.files[path].failed}, flags, nil
 }
 
-// Delete forgets the file: the layer below syncs the folder.
 func (fs *faultFS) Delete(name string, sync bool) error {
 	err := fs.VFSFilename.Delete(name, sync)
 	if err == nil {
 		fs.mu.Lock()
 		defer fs.mu.Unlock()
-		delete(fs.synced, name)
+		if d := fs.files[name]; d != nil {
+			d.removed = true
+		}
 	}
 	return err
 }
 
-// afterPowerCut writes what was synced into a new folder and returns the
-// database there.
-func (fs *faultFS) afterPowerCut(t testing.TB, path string) string {
-	t.Helper()
+// syncDir makes it durable which files there are; that there is a new one is so
+// from the beginning.
+func (fs *faultFS) syncDir(string) error {
 	fs.mu.Lock()
-	synced := maps.Clone(fs.synced)
-	fs.mu.Unlock()
+	defer fs.mu.Unlock()
+	maps.DeleteFunc(fs.files, func(_ string, d *diskFile) bool { return d.removed })
+	return nil
+}
+
+// afterPowerCut writes what is on disk into a new folder and returns the database
+// there. chance tells of a page that is dirty, and of a change of a file's name or
+// length, whether it came to disk though nobody synced it; nil is never.
+func (fs *faultFS) afterPowerCut(t testing.TB, path string, chance func() bool) string {
+	t.Helper()
+	if chance == nil {
+		chance = func() bool { return false }
+	}
 	dir := t.TempDir()
-	for name, b := range synced {
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), b, 0o600); err != nil {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for name, d := range fs.files {
+		if d.removed && chance() {
+			continue
+		}
+		content := d.content
+		if cached, err := os.ReadFile(name); err == nil {
+			content = bytes.Clone(content)
+			if len(cached) < len(content) && chance() {
+				content = content[:len(cached)]
+			}
+			for n := range d.dirty {
+				if chance() {
+					content = d.bring(content, cached, n)
+				}
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return filepath.Join(dir, filepath.Base(path))
 }
 
+// bring copies a page of cached into content.
+func (*diskFile) bring(content, cached []byte, page int64) []byte {
+	from := page * faultPage
+	to := min(from+faultPage, int64(len(cached)))
+	if from >= to {
+		return content
+	}
+	if grow := to - int64(len(content)); grow > 0 {
+		content = append(content, make([]byte, grow)...)
+	}
+	copy(content[from:to], cached[from:to])
+	return content
+}
+
+// evict drops from the page cache what is clean, so that the files have what the
+// disk has. SQLite must not have them open: it would keep pages itself.
+func (fs *faultFS) evict(t testing.TB) {
+	t.Helper()
+	for name, d := range fs.files {
+		if err := fs.drop(name, d, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (fs *faultFS) drop(name string, d *diskFile, off, n int64) error {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil // removed
+	}
+	info, err := f.Stat()
+	if n == 0 && err == nil {
+		n = info.Size()
+	}
+	for page := off / faultPage; err == nil && page*faultPage < min(off+n, info.Size()); page++ {
+		from := page * faultPage
+		if delete(d.stuck, page); d.dirty[page] {
+			continue
+		}
+		b := make([]byte, min(faultPage, info.Size()-from))
+		if from < int64(len(d.content)) {
+			copy(b, d.content[from:])
+		}
+		_, err = f.WriteAt(b, from)
+	}
+	return errors.Join(err, f.Close())
+}
+
 type faultFile struct {
 	vfs.File
 	fs   *faultFS
 	path string
+	told int // see diskFile.failed
 }
 
 func (f *faultFile) kind() string {
@@ -95,24 +199,59 @@ func (f *faultFile) WriteAt(b []byte, off int64) (int, error) {
 			return 0, err
 		}
 	}
-	return f.File.WriteAt(b, off)
+	n, err := f.File.WriteAt(b, off)
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	for page := off / faultPage; page*faultPage < off+int64(n); page++ {
+		if d := f.fs.files[f.path]; !d.stuck[page] {
+			d.dirty[page] = true
+		}
+	}
+	return n, err
+}
+
+// Drop stands for that of the kernel.
+func (f *faultFile) Drop(off, n int64) error {
+	f.fs.mu.Lock()
+	d := f.fs.files[f.path]
+	f.fs.mu.Unlock()
+	return f.fs.drop(f.path, d, off, n)
 }
 
 func (f *faultFile) Sync(flags vfs.SyncFlag) error {
 	if f.fs.sync != nil {
 		if err := f.fs.sync(f.kind()); err != nil {
+			f.fs.mu.Lock()
+			defer f.fs.mu.Unlock()
+			d := f.fs.files[f.path]
+			maps.Copy(d.stuck, d.dirty)
+			clear(d.dirty)
+			d.failed++
+			f.told = d.failed
 			return err
 		}
 	}
 	if err := f.File.Sync(flags); err != nil {
 		return err
 	}
-	b, err := os.ReadFile(f.path)
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
+	cached, err := os.ReadFile(f.path)
+	if err != nil {
+		return err
+	}
 	f.fs.syncs[f.kind()]++
-	f.fs.synced[f.path] = b
-	return err
+	d := f.fs.files[f.path]
+	d.content = d.content[:min(len(d.content), len(cached))]
+	for n := range d.dirty {
+		d.content = d.bring(d.content, cached, n)
+	}
+	clear(d.dirty)
+	if f.told < d.failed {
+		f.told = d.failed
+		return vfs.SystemError(syscall.EIO, sqlite3.IOERR_FSYNC)
+	}
+	return nil
 }
 
 func (f *faultFile) SharedMemory() vfs.SharedMemory {

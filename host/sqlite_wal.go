@@ -17,37 +17,47 @@ const (
 	walMagic       = 0x377f0682 // the lowest bit tells the byte order of checksums
 )
 
-// walUnread tells what SQLite does not read of a log: it stops at the first
-// frame whose checksum is wrong and says nothing. Frames of the same
-// generation behind it, a commit among them, are rows that were damaged, or a
-// last transaction that a power cut tore before it was acknowledged; the log
-// does not tell the two apart. The answer is "" if nothing is left out.
-func walUnread(path string) (string, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	why, err := scanWAL(bufio.NewReaderSize(f, 1<<16))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return "", fmt.Errorf("read log %s: %w", path, err)
-	}
-	return why, nil
+// walFound is what a log holds.
+type walFound struct {
+	// frames is how many of its frames SQLite reads: those up to the last commit
+	// whose checksums are right.
+	frames int
+	// unread tells what SQLite does not read of it: it stops at the first frame
+	// whose checksum is wrong and says nothing. Frames of the same generation
+	// behind it, a commit among them, are rows that were damaged, or a last
+	// transaction that a power cut tore before it was acknowledged; the log does
+	// not tell the two apart. "" if nothing is left out.
+	unread string
 }
 
-func scanWAL(r io.Reader) (string, error) {
+// readWAL reads the log in a file; no file is an empty log.
+func readWAL(path string) (walFound, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return walFound{}, nil
+	}
+	if err != nil {
+		return walFound{}, err
+	}
+	found, err := scanWAL(bufio.NewReaderSize(f, 1<<16))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return walFound{}, fmt.Errorf("read log %s: %w", path, err)
+	}
+	return found, nil
+}
+
+func scanWAL(r io.Reader) (found walFound, err error) {
 	be := binary.BigEndian
 	var h [walHeader]byte
 	if n, err := io.ReadFull(r, h[:]); err != nil {
-		if err == io.EOF {
-			return "", nil
+		switch {
+		case err == io.EOF:
+			return found, nil
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			found.unread = fmt.Sprintf("the log beside the file ends within its header, after %d bytes", n)
+			return found, nil
 		}
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Sprintf("the log beside the file ends within its header, after %d bytes", n), nil
-		}
-		return "", err
+		return found, err
 	}
 	magic, page := be.Uint32(h[:]), be.Uint32(h[8:])
 	var order binary.ByteOrder = binary.LittleEndian
@@ -57,15 +67,16 @@ func scanWAL(r io.Reader) (string, error) {
 	sum := walSum{order: order}
 	sum.add(h[:24])
 	if magic&^1 != walMagic || sum != (walSum{order, be.Uint32(h[24:]), be.Uint32(h[28:])}) || page < 512 || page > 65536 {
-		return "the header of the log beside the file is damaged, so none of the log was read", nil
+		found.unread = "the header of the log beside the file is damaged, so none of the log was read"
+		return found, nil
 	}
 	frame := make([]byte, walFrameHeader+int(page))
-	sound, unread, commits := true, 0, 0
+	sound, frames, unread, commits := true, 0, 0, 0
 	for {
 		if _, err := io.ReadFull(r, frame); err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
 			break
 		} else if err != nil {
-			return "", err
+			return found, err
 		}
 		if string(frame[8:16]) != string(h[16:24]) {
 			sound = false // left over from an older generation, or damaged
@@ -75,6 +86,9 @@ func scanWAL(r io.Reader) (string, error) {
 			sum.add(frame[:8])
 			sum.add(frame[walFrameHeader:])
 			if sum == (walSum{order, be.Uint32(frame[16:]), be.Uint32(frame[20:])}) {
+				if frames++; be.Uint32(frame[4:]) != 0 {
+					found.frames = frames
+				}
 				continue
 			}
 			sound = false
@@ -84,10 +98,10 @@ func scanWAL(r io.Reader) (string, error) {
 			commits++
 		}
 	}
-	if commits == 0 {
-		return "", nil
+	if commits > 0 {
+		found.unread = fmt.Sprintf("the log beside the file has a damaged frame, and behind it %d frames with %d commits that were not read", unread, commits)
 	}
-	return fmt.Sprintf("the log beside the file has a damaged frame, and behind it %d frames with %d commits that were not read", unread, commits), nil
+	return found, nil
 }
 
 // walSum is SQLite's checksum of its log.

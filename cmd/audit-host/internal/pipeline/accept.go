@@ -65,7 +65,10 @@ func AcceptHead(ctx context.Context, cfg *config.Config, write bool) (a Acceptan
 	// A damaged file is what this command replaces.
 	a.Was, _, _ = ReadHead(HeadFile(cfg))
 	path := sink.Grant.SQL.Database
-	now, positions, err := openHead(ctx, path, Head{})
+	now, positions, undone, err := openHead(ctx, path, Head{}, write)
+	if err == nil && write {
+		err = undone
+	}
 	if err != nil {
 		return a, err
 	}

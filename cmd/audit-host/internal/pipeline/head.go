@@ -28,9 +28,11 @@ import (
 //
 // The keeper of the ledger (ledger.go) reads the head through a connection of its
 // own, at most a second after a delivery, and then writes it: temporary file,
-// fsync, rename, fsync of the directory. What a reader can see has been committed,
-// and with synchronous=FULL SQLite syncs its log before it lets anybody see a
-// commit. So the ledger has the row on disk before it is remembered, and after a
+// fsync, rename, fsync of the directory. It writes only what the reader knows to be
+// on disk (host.Ledger.OnDisk): with synchronous=FULL SQLite syncs its log before it
+// lets anybody see a commit, and a log that was read anew, after a crash or a fault,
+// counts once it was written to disk again. So the ledger has the row on disk before
+// it is remembered, and after a
 // crash or a power cut at any point the remembered head is a row of the ledger,
 // its last one or an older one. It can never be ahead of an intact ledger, and
 // refusing one that lacks it is no false alarm. (Another writer that runs with
@@ -87,8 +89,8 @@ func (e *WentBackError) Error() string {
 }
 
 // lookAt compares a ledger with the remembered head, of which Sequence 0 is none,
-// and returns the present one. An error that wraps *[WentBackError] says that it
-// went back.
+// and returns the present one; the remembered one, if the present one is not known
+// to be on disk. An error that wraps *[WentBackError] says that it went back.
 func lookAt(ctx context.Context, path string, was Head) (_ Head, err error) {
 	l, err := host.OpenLedger(path)
 	switch {
@@ -98,7 +100,11 @@ func lookAt(ctx context.Context, path string, was Head) (_ Head, err error) {
 		return Head{}, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	return lookInto(ctx, l, path, was)
+	now, err := lookInto(ctx, l, path, was)
+	if err == nil && l.OnDisk() != nil {
+		return was, nil
+	}
+	return now, err
 }
 
 func lookInto(ctx context.Context, l *host.Ledger, path string, was Head) (Head, error) {

@@ -324,8 +324,10 @@ func faultOfCode(code int) Fault {
 // checkLedger looks at the ledger before anything is accepted: a path with a
 // typing error should stop the start, not park a sink, and so should a ledger that
 // went back in time. It returns the head to remember and how far the ledger has
-// come in each queue.
-func checkLedger(ctx context.Context, path string, create bool, file string) (now Head, positions map[[16]byte]uint64, err error) {
+// come in each queue. A ledger that can't be made durable now, for it is locked or
+// its disk fails, is none of these: what it shows beyond the remembered head is not
+// relied upon, and the sink says what is wrong.
+func checkLedger(ctx context.Context, path string, create bool, file string, log *slog.Logger) (now Head, positions map[[16]byte]uint64, err error) {
 	was, known, err := ReadHead(file)
 	if err != nil {
 		return now, nil, fmt.Errorf("%w; audit-host ledger accept-head writes it anew", err)
@@ -341,21 +343,40 @@ func checkLedger(ctx context.Context, path string, create bool, file string) (no
 	case err != nil:
 		return now, nil, fmt.Errorf("look at ledger: %w", err)
 	}
-	return openHead(ctx, path, was)
+	now, positions, undone, err := openHead(ctx, path, was, true)
+	if err == nil && undone != nil {
+		log.Warn("the ledger shows rows that may not be on disk yet: they are written to disk again before the next event", slog.Any("error", undone))
+		now = was
+	}
+	return now, positions, err
 }
 
-func openHead(ctx context.Context, path string, was Head) (now Head, positions map[[16]byte]uint64, err error) {
+// openHead reads what checkLedger returns. undone is why what was read is not known
+// to be on disk; with write that is mended first.
+func openHead(ctx context.Context, path string, was Head, write bool) (now Head, positions map[[16]byte]uint64, undone, err error) {
 	l, err := host.OpenLedger(path)
+	if err == nil && write && l.OnDisk() != nil {
+		// Killed between a commit and its sync, or after the disk failed.
+		if err = l.Close(); err == nil {
+			undone = host.MakeDurable(ctx, path)
+			l, err = host.OpenLedger(path)
+		}
+	}
 	if err != nil {
-		return now, nil, err
+		return now, nil, nil, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	if now, err = lookInto(ctx, l, path, was); err != nil {
-		return now, nil, err
+		return now, nil, nil, err
 	}
 	if err = l.CheckWritable(ctx); err != nil {
-		return now, nil, err
+		return now, nil, nil, err
 	}
-	positions, err = l.Positions(ctx)
-	return now, positions, err
+	if positions, err = l.Positions(ctx); err != nil {
+		return now, nil, nil, err
+	}
+	if undone == nil {
+		undone = l.OnDisk()
+	}
+	return now, positions, undone, nil
 }

@@ -81,6 +81,12 @@ func (l *Lookup) row(ctx context.Context, id string) (landed ingest.Landed, payl
 		}
 		var row *ledger.Row
 		if row, err = l.view.Lookup(ctx, id); err == nil {
+			// A receipt is a promise. Where the ledger's writer has failed, the next
+			// view may show the same row when it is on disk.
+			if err = l.view.OnDisk(); err != nil {
+				err = errors.Join(err, l.close())
+				continue
+			}
 			landed = ingest.Landed{Sequence: row.Sequence, RowHash: hex.EncodeToString(row.RowHash)}
 			landed.Head, err = l.end(ctx)
 			return landed, row.PayloadHash, err == nil, err

@@ -103,7 +103,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 		return nil, err
 	}
 	_, remembered, _ := ReadHead(HeadFile(cfg)) // the error is that of the next call
-	head, positions, err := ledgerAtStart(ctx, cfg)
+	head, positions, err := ledgerAtStart(ctx, cfg, o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -193,12 +193,12 @@ func (p *Pipeline) sealer(cfg *config.Config, log *slog.Logger) (*seal.Sealer, e
 func keyID(key ed25519.PrivateKey) string { return seal.KeyID(key.Public().(ed25519.PublicKey)) }
 
 // ledgerAtStart looks at the configuration's ledger, if it has one.
-func ledgerAtStart(ctx context.Context, cfg *config.Config) (head Head, positions map[[16]byte]uint64, err error) {
+func ledgerAtStart(ctx context.Context, cfg *config.Config, log *slog.Logger) (head Head, positions map[[16]byte]uint64, err error) {
 	sink, ok := cfg.Ledger()
 	if !ok {
 		return head, nil, nil
 	}
-	head, positions, err = checkLedger(ctx, sink.Grant.SQL.Database, sink.Grant.SQL.Create, HeadFile(cfg))
+	head, positions, err = checkLedger(ctx, sink.Grant.SQL.Database, sink.Grant.SQL.Create, HeadFile(cfg), log.With(slog.String("sink", sink.Name)))
 	if err != nil {
 		err = fmt.Errorf("sink %s: %w", sink.Name, err)
 	}
