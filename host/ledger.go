@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/audit-host/audit-host/ledger"
@@ -60,12 +58,22 @@ func MakeDurable(ctx context.Context, path string) error {
 // ErrNoRow is returned by [Ledger.Lookup] for an id that is not in the ledger.
 var ErrNoRow = errors.New("no such row")
 
-// FormatError is a file that is no ledger of this version, or whose tables
-// were changed.
-type FormatError struct{ Path, Reason string }
+// FormatError is a file that is no ledger of this version, or one whose schema
+// was changed.
+type FormatError struct {
+	Path, Reason string
+	// Changed tells that it is a ledger, with a schema by which its rows may read
+	// otherwise than they are stored, or may not be kept as they are given.
+	Changed bool
+}
 
-// Error names the file and what differs.
-func (e *FormatError) Error() string { return fmt.Sprintf("%s is not a ledger: %s", e.Path, e.Reason) }
+// Error names the file, what differs and, if Changed, how to mend it.
+func (e *FormatError) Error() string {
+	if e.Changed {
+		return fmt.Sprintf("the schema of the ledger %s was changed, by which its rows may read otherwise than they are stored: %s", e.Path, e.Reason)
+	}
+	return fmt.Sprintf("%s is not a ledger: %s", e.Path, e.Reason)
+}
 
 // RowError is a row that can't be read as one: a column of another type, or a
 // damaged page. It is a break of the ledger and no fault of the reader.
@@ -83,11 +91,18 @@ func (e *RowError) Error() string { return fmt.Sprintf("row %d: %s", e.Sequence,
 // time. Every method sees one state of the ledger, and all see the same one:
 // that of the moment it was opened, or of the last [Ledger.Renew]. As long as it
 // is open, a writer's log can't be emptied and grows, except after [Ledger.Rest].
+//
+// The schema is compared with the ledger's own before anything else is read, and
+// again when it was changed: SQLite plans its statements by it. Rows then come
+// from the table's own b-tree and from no index, whatever a planner would prefer.
 type Ledger struct {
 	path string
 	r    *dbReader
 	find *dbStmt // of Lookup, once it was needed
 	page *dbStmt // of Page
+
+	version          string // of the schema that was checked
+	foreign, allowed []string
 }
 
 // OpenLedger opens a ledger for reading, beside a process that writes it or
@@ -124,56 +139,7 @@ func (l *Ledger) Another() (*Ledger, error) {
 	return o, nil
 }
 
-// check compares the file's format with package ledger's.
-func (l *Ledger) check(c *dbConn) error {
-	wrong := func(format string, a ...any) error {
-		return &FormatError{Path: l.path, Reason: fmt.Sprintf(format, a...)}
-	}
-	for _, p := range []struct {
-		pragma string
-		want   int
-	}{{"application_id", ledger.ApplicationID}, {"user_version", ledger.SchemaVersion}} {
-		if v, err := c.value("PRAGMA " + p.pragma); err != nil {
-			return err
-		} else if v != strconv.Itoa(p.want) {
-			return wrong("its %s is %s, wanted %d", p.pragma, v, p.want)
-		}
-	}
-	found := []string{}
-	if err := c.each("SELECT name, type, hidden FROM pragma_table_xinfo(?)", []any{ledger.Table}, func(s *dbStmt) error {
-		found = append(found, fmt.Sprintf("%s %s", s.string(0), s.string(1)))
-		return nil
-	}); err != nil {
-		return err
-	}
-	if !slices.Equal(found, ledgerColumns()) {
-		return wrong("the columns of %s are %q, wanted %q", ledger.Table, found, ledgerColumns())
-	}
-	strict := int64(0)
-	if err := c.each("SELECT strict FROM pragma_table_list WHERE schema = 'main' AND name = ? AND type = 'table'", []any{ledger.Table}, func(s *dbStmt) error {
-		strict = s.integer(0)
-		return nil
-	}); err != nil {
-		return err
-	}
-	if strict != 1 {
-		return wrong("%s is not a STRICT table", ledger.Table)
-	}
-	return nil
-}
-
-// ledgerColumns returns "name TYPE" of every column of the schema.
-func ledgerColumns() []string {
-	var list []string
-	for line := range strings.Lines(ledger.Schema[0]) {
-		if f := strings.Fields(line); strings.HasPrefix(line, "  ") && len(f) >= 2 {
-			list = append(list, f[0]+" "+strings.TrimSuffix(f[1], ","))
-		}
-	}
-	return list
-}
-
-const selectRows = "SELECT " + ledger.Columns + " FROM " + ledger.Table
+const selectRows = "SELECT " + ledger.Columns + " FROM " + ledger.Table + " NOT INDEXED"
 
 // Rows returns all rows in the order of their sequences, in constant memory. A
 // row is valid until the next one. The last pair has an error if the rows did
@@ -213,42 +179,59 @@ func (l *Ledger) blame(err error, sequence uint64) error {
 	return fmt.Errorf("read ledger %s: %w", l.path, err)
 }
 
-// Lookup returns the row with an id, or an error that wraps [ErrNoRow].
+// Lookup returns the row with an id, or an error that wraps [ErrNoRow]. The index
+// on the id tells where to look, and the row what its id is. That an id is not
+// there only the index says: [Ledger.Integrity] checks it.
 func (l *Ledger) Lookup(ctx context.Context, id string) (*ledger.Row, error) {
-	var row ledger.Row
+	row, err := l.lookup(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("look up %q: %w", id, err)
+	}
+	return row, nil
+}
+
+func (l *Ledger) lookup(ctx context.Context, id string) (*ledger.Row, error) {
+	sequence, found := int64(0), false
 	err := l.r.do(ctx, func(c *dbConn) (err error) {
 		if l.find == nil {
-			if l.find, err = c.prepareOwn(selectRows + " WHERE id = ?"); err != nil {
+			if l.find, err = c.prepareOwn("SELECT sequence FROM " + ledger.Table + " INDEXED BY idx_signed_events_id WHERE id = ?"); err != nil {
 				return err
 			}
 		}
 		defer l.find.reset()
-		if err := l.find.set(1, id); err != nil {
+		if err = l.find.set(1, id); err != nil {
 			return err
 		}
-		ok, err := l.find.step()
-		if err != nil {
-			return err
+		if found, err = l.find.step(); found {
+			sequence = l.find.integer(0)
 		}
-		if !ok {
-			return ErrNoRow
-		}
-		return new(rowReader).read(l.find, &row)
+		return err
 	})
-	if err != nil && !errors.Is(err, ErrNoRow) {
-		err = l.blame(err, 0)
+	switch {
+	case err != nil:
+		return nil, l.blame(err, 0)
+	case !found:
+		return nil, ErrNoRow
 	}
+	rows, err := l.rows(ctx, " WHERE sequence = ?", sequence)
 	if err != nil {
-		return nil, fmt.Errorf("look up %q: %w", id, err)
+		return nil, err
 	}
-	return &row, nil
+	if len(rows) == 0 || rows[0].ID != id {
+		return nil, &RowError{Sequence: uint64(sequence), Reason: fmt.Sprintf("the index on the id has %q here, the row has not: audit-host verify says more", id)}
+	}
+	return &rows[0], nil
 }
 
 // Renew goes on to the state of now. It is cheap, other than opening the ledger
 // again, which is what to do when there is an error: no process has the ledger
 // open for writing, or its file was replaced.
 func (l *Ledger) Renew(ctx context.Context) error {
-	if err := l.r.renew(ctx); err != nil {
+	err := l.r.renew(ctx)
+	if err == nil {
+		err = l.r.do(ctx, l.checkAgain)
+	}
+	if err != nil {
 		return fmt.Errorf("renew view of ledger %s: %w", l.path, err)
 	}
 	return nil
@@ -308,18 +291,12 @@ func (l *Ledger) Head(ctx context.Context) (sequence uint64, rowHash [ledger.Has
 // HighWater returns the largest sequence that any row ever had, as SQLite
 // remembers it: larger than the head's if rows at the end are gone.
 func (l *Ledger) HighWater(ctx context.Context) (uint64, error) {
-	return l.number(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '"+ledger.Table+"'")
-}
-
-// Count returns the number of rows, as they are stored and not as an index has
-// them.
-func (l *Ledger) Count(ctx context.Context) (uint64, error) {
-	return l.number(ctx, "SELECT count(*) FROM "+ledger.Table+" NOT INDEXED")
+	return l.number(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence NOT INDEXED WHERE name = '"+ledger.Table+"'")
 }
 
 // Last returns the largest sequence; 0 for an empty ledger.
 func (l *Ledger) Last(ctx context.Context) (uint64, error) {
-	return l.number(ctx, "SELECT max(coalesce(max(sequence), 0), 0) FROM "+ledger.Table)
+	return l.number(ctx, "SELECT max(coalesce(max(sequence), 0), 0) FROM "+ledger.Table+" NOT INDEXED")
 }
 
 func (l *Ledger) number(ctx context.Context, sql string) (n uint64, err error) {
@@ -340,7 +317,7 @@ func (l *Ledger) number(ctx context.Context, sql string) (n uint64, err error) {
 func (l *Ledger) Positions(ctx context.Context) (map[[16]byte]uint64, error) {
 	positions := make(map[[16]byte]uint64)
 	err := l.r.do(ctx, func(c *dbConn) error {
-		return c.each("SELECT queue, position FROM queue_positions", nil, func(s *dbStmt) error {
+		return c.each("SELECT queue, position FROM queue_positions NOT INDEXED", nil, func(s *dbStmt) error {
 			id := s.bytes(0)
 			if len(id) != 16 {
 				return &FormatError{Path: l.path, Reason: fmt.Sprintf("a queue's id of %d bytes in queue_positions", len(id))}
@@ -355,25 +332,6 @@ func (l *Ledger) Positions(ctx context.Context) (map[[16]byte]uint64, error) {
 	return positions, nil
 }
 
-// Integrity has SQLite check its own structures: every page, every index
-// against its table. It returns what it found, at most 100 lines; nil is
-// sound.
-func (l *Ledger) Integrity(ctx context.Context) (problems []string, err error) {
-	err = l.r.do(ctx, func(c *dbConn) error {
-		problems = nil
-		return c.each("PRAGMA integrity_check(100)", nil, func(s *dbStmt) error {
-			if v := s.string(0); v != "ok" {
-				problems = append(problems, v)
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, l.blame(err, 0)
-	}
-	return problems, nil
-}
-
 // NotRead says what of the log beside the file could not be read, and so may
 // hide rows that were committed; "" if nothing. A verifier has not checked it.
 func (l *Ledger) NotRead() string { return l.r.log.unread }
@@ -383,6 +341,11 @@ func (l *Ledger) NotRead() string { return l.r.log.unread }
 // promise is made of what was read. Where another process writes, it is that one
 // that shows nothing before it is on disk.
 func (l *Ledger) OnDisk() error { return l.r.onDisk() }
+
+// NoLog is the name of the log that is not beside the file, "" if it is there or
+// there need be none. Rows that were committed may stand in it, if the file was
+// copied alone; a ledger that was closed has all and no log.
+func (l *Ledger) NoLog() string { return l.r.noLog }
 
 // Close frees the reader.
 func (l *Ledger) Close() error { return l.r.close() }

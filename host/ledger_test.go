@@ -92,11 +92,16 @@ func readAll(t testing.TB, l *Ledger, n int) {
 	if i != n || err != nil || seq != uint64(n) || hash != want {
 		t.Errorf("%d rows, head %d %x, %v; wanted %d rows", i, seq, hash, err, n)
 	}
-	count, err1 := l.Count(ctx)
+	count, err1 := countOf(l)
 	high, err2 := l.HighWater(ctx)
 	if count != uint64(n) || high != uint64(n) || err1 != nil || err2 != nil {
 		t.Errorf("count %d %v, high water %d %v, wanted %d", count, err1, high, err2, n)
 	}
+}
+
+// countOf is the number of rows, for whoever reads them all.
+func countOf(l *Ledger) (uint64, error) {
+	return l.number(context.Background(), "SELECT count(*) FROM signed_events NOT INDEXED")
 }
 
 func openLedger(t testing.TB, path string) *Ledger {
@@ -284,7 +289,7 @@ func TestLedgerTellsWhatIsDamagedInTheLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows, err = l.Count(context.Background())
+		rows, err = countOf(l)
 		if err := errors.Join(err, l.Close()); err != nil {
 			t.Fatal(err)
 		}
@@ -425,7 +430,7 @@ func TestLedgerNamesRowsThatAreNone(t *testing.T) {
 		if name == "sequence" {
 			continue
 		}
-		isText := strings.HasSuffix(ledgerColumns()[i], " TEXT") // else a BLOB
+		isText := strings.HasSuffix(columnTypes()[i], " TEXT") // else a BLOB
 		for _, value := range []string{"17", "1.5", "'text'", "x'00'", "NULL"} {
 			wrong := value == "17" || value == "1.5" || value == "NULL" ||
 				value == "'text'" && !isText || value == "x'00'" && isText
@@ -440,7 +445,7 @@ func TestLedgerNamesRowsThatAreNone(t *testing.T) {
 			for n := 1; n <= 3; n++ {
 				insert = append(insert, laxInsert(ledgerRow(n+3), uint64(n)))
 			}
-			err := alter(path, append(append([]string{"DROP TABLE signed_events", lax}, insert...),
+			err := alter(path, append(append([]string{"DROP TABLE signed_events", lax, ledger.Schema[1]}, insert...),
 				fmt.Sprintf("UPDATE signed_events SET %s = %s WHERE sequence = 2", name, value))...)
 			if err == nil {
 				err = claimStrict(path)
@@ -467,6 +472,16 @@ func TestLedgerNamesRowsThatAreNone(t *testing.T) {
 			}
 		}
 	}
+}
+
+// columnTypes has "name TYPE" of every column of the table.
+func columnTypes() (list []string) {
+	for line := range strings.Lines(ledger.Schema[0]) {
+		if f := strings.Fields(line); strings.HasPrefix(line, "  ") {
+			list = append(list, f[0]+" "+strings.TrimSuffix(f[1], ","))
+		}
+	}
+	return list
 }
 
 func laxInsert(r ledger.Row, seq uint64) string {

@@ -23,6 +23,8 @@ type dbReader struct {
 	path string
 	was  [2]fileState // without live: of the database and its log
 	log  walFound     // without live: what the log holds
+	// noLog is where the log would be that is not there, see walMissing.
+	noLog string
 }
 
 // fileState is what tells that a file was written.
@@ -73,6 +75,11 @@ func openReader(ctx context.Context, path string) (*dbReader, error) {
 		if r.log, err = readWAL(real + "-wal"); err != nil {
 			return nil, err
 		}
+		if !r.was[1].exists {
+			if r.noLog, err = walMissing(real); err != nil {
+				return nil, err
+			}
+		}
 	}
 	o := dbOptions{readOnly: true, busy: 5 * time.Second}
 	if !r.live {
@@ -108,7 +115,7 @@ func (c *dbConn) look() error {
 		return err
 	}
 	// The transaction's state is that of its first read.
-	return c.exec("SELECT 1 FROM sqlite_schema LIMIT 1")
+	return c.exec("SELECT 1 FROM main.sqlite_master NOT INDEXED LIMIT 1")
 }
 
 // rest ends the transaction, so that the log can be emptied. Nothing is read

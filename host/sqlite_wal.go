@@ -46,6 +46,28 @@ func readWAL(path string) (walFound, error) {
 	return found, nil
 }
 
+// walMissing returns the log's name if the database at path is written with one: a
+// copy without it lacks what was not written back yet. One that was closed has none
+// either. "" is a database without a log, or too short to be one.
+func walMissing(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	var h [20]byte // two of its last bytes are the versions to write and to read with
+	n, err := io.ReadFull(f, h[:])
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", fmt.Errorf("read database %s: %w", path, err)
+	}
+	if n < len(h) || h[18] != 2 {
+		return "", nil
+	}
+	return path + "-wal", nil
+}
+
 func scanWAL(r io.Reader) (found walFound, err error) {
 	be := binary.BigEndian
 	var h [walHeader]byte

@@ -162,15 +162,22 @@ type verdict struct {
 	Reason     string
 	Signatures struct{ Valid, Unsigned, UnknownKey, Invalid uint64 }
 	NotChecked []string `json:"not_checked"`
+	Allowed    []string
 }
 
 func verified(t *testing.T, config string) verdict {
 	t.Helper()
-	var v verdict
-	decode(t, []byte(must(t, 0, "", "verify", "-c", config, "--json").stdout), &v)
+	v := verdictOf(t, 0, config)
 	if !v.Verified {
 		t.Fatalf("not verified: %+v", v)
 	}
+	return v
+}
+
+// verdictOf is what verify says of a configuration's ledger when it ends with code.
+func verdictOf(t *testing.T, code int, config string, more ...string) (v verdict) {
+	t.Helper()
+	decode(t, []byte(must(t, code, "", append([]string{"verify", "-c", config, "--json"}, more...)...).stdout), &v)
 	return v
 }
 
@@ -406,7 +413,7 @@ func TestUnsignedIsLoud(t *testing.T) {
 	if log := d.stop(t, 0); !strings.Contains(log, "EVENTS ARE NOT SIGNED") {
 		t.Errorf("no warning: %s", log)
 	}
-	if v := verified(t, config); v.Signatures.Unsigned != 1 || !strings.Contains(strings.Join(v.NotChecked, "; "), "who wrote 1 rows: they are unsigned") {
+	if v := verified(t, config); v.Signatures.Unsigned != 1 || !strings.Contains(strings.Join(v.NotChecked, "; "), "who wrote 1 rows, and whether their text was changed") {
 		t.Errorf("%+v", v)
 	}
 }
@@ -420,7 +427,7 @@ func TestOneDaemonForAState(t *testing.T) {
 			t.Errorf("%v: %s", args, r.stderr)
 		}
 	}
-	if v := verified(t, config); v.Rows != 0 {
+	if v := verdictOf(t, exitUnchecked, config); v.Rows != 0 || v.BrokenAt != nil {
 		t.Errorf("%+v", v)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,19 +22,30 @@ func newVerify() *cobra.Command {
 		Short: "Check a ledger: chain, hashes, signatures, contents",
 		Long: `Reads the ledger of the configuration, or the file LEDGER, and checks every row:
 sequence, link, hashes, signature, and that the payload says what the columns
-say. Nothing is written. The public key of the configuration counts as given.
+say; and the file: that its schema is a ledger's, and its indexes agree with the
+rows. Nothing is written. The public key of the configuration counts as given.
 
 Exits with
   0   verified
-  3   broken: the first such row is named
+  3   broken: the first such row is named; or the file, if its schema was changed
+      or its structure is damaged, so that rows read otherwise than they are stored
   4   nothing is broken, but there are signatures whose key was not given, or a
-      key was given and there are rows without a signature
+      key was given and there are rows without a signature; or there are no rows,
+      or tables and views that are not a ledger's
   1   the ledger can't be read
 A ledger that is unsigned as a whole verifies without a key, and not_checked
-says so. With -c the ledger must also have the head that audit-host remembers in
-its state directory. Who can write the ledger may be able to set that back too,
-and SQLite's own counter: a head that was remembered elsewhere, a receipt's,
-shows rows cut off the end for certain. not_checked says if none was given.`,
+says so.
+
+What that proves: a valid signature protects the text of its event, its id, agent,
+type, time and payload. Which events there are, and in which order, only the chain
+tells, and a chain needs no key: who can write the ledger can remove, move or cut
+off rows and make it anew. Rows up to a head that was remembered elsewhere, a
+receipt's, are covered by it: give it with --head. With -c the ledger must also
+have the head that audit-host remembers in its state directory, which is as safe
+as that. not_checked says from where on nothing covers the order.
+
+Indexes idx_user_… on columns of the table and tables _litestream_… may be there,
+and are named.`,
 		Args: arguments(0, 1),
 	}
 	path := configFlag(c)
@@ -66,6 +78,9 @@ shows rows cut off the end for certain. not_checked says if none was given.`,
 			o.Keys = append(o.Keys, ed25519.PublicKey(key))
 		}
 		report, err := verify(c.Context(), file, o, c.ErrOrStderr())
+		if changed := (*host.FormatError)(nil); errors.As(err, &changed) && changed.Changed {
+			report, err = audit.Changed(changed), nil
+		}
 		if err != nil {
 			return err
 		}
@@ -120,7 +135,7 @@ func verify(ctx context.Context, file ledgerSource, o audit.Options, stderr io.W
 		defer func() { err = errors.Join(err, other.Close()) }()
 		o.Readers = append(o.Readers, other)
 	}
-	o.Unread = l.NotRead()
+	o.Unread, o.NoLog, o.Foreign, o.Allowed = l.NotRead(), l.NoLog(), l.Foreign(), l.Allowed()
 	bar := newProgress(stderr, "verifying", int64(total), false)
 	defer bar.end()
 	o.Progress = func(rows uint64) { bar.set(int64(rows)) }
@@ -132,6 +147,8 @@ func describe(w io.Writer, path string, r audit.Report) error {
 	p := func(format string, args ...any) string { return fmt.Sprintf(format, args...) }
 	text := p("verified: %s, %d rows\n", path, r.Rows)
 	switch {
+	case r.BrokenAt != nil && *r.BrokenAt == 0:
+		text = p("BROKEN: %s: %s\n%d rows were read and are sound by themselves\n", path, r.Reason, r.Rows)
 	case r.BrokenAt != nil:
 		text = p("BROKEN: %s, row %d: %s\n%d rows before it are sound\n", path, *r.BrokenAt, r.Reason, r.Rows)
 	case !r.Verified:
@@ -140,6 +157,9 @@ func describe(w io.Writer, path string, r audit.Report) error {
 	text += p("head: %d:%s\n", r.Head.Sequence, r.Head.RowHash)
 	text += p("signatures: %d valid, %d unsigned, %d of an unknown key, %d invalid\n",
 		r.Signatures.Valid, r.Signatures.Unsigned, r.Signatures.UnknownKey, r.Signatures.Invalid)
+	if len(r.Allowed) > 0 {
+		text += p("besides, and ignored: %s\n", strings.Join(r.Allowed, ", "))
+	}
 	for _, what := range r.NotChecked {
 		text += p("not checked: %s\n", what)
 	}

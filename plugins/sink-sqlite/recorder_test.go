@@ -212,6 +212,7 @@ func TestPoisonAmongGoodOnes(t *testing.T) {
 		i.submit(t, e)
 	}
 	i.drained(t, 298, 2)
+	must(t, openDB(t, path), "DROP TRIGGER x")
 	rows := verifiedLedger(t, path, 297)
 	for k := 1; k < len(rows); k++ {
 		var a, b int

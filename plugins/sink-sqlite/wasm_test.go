@@ -171,6 +171,7 @@ func TestT26_TheHostsTextsAreClassified(t *testing.T) {
 	if r.Races != 0 || !strings.Contains(r.Detail, "UNIQUE constraint failed: signed_events.timestamp") {
 		t.Errorf("%d races, %q", r.Races, r.Detail)
 	}
+	must(t, openDB(t, path), "DROP INDEX x")
 	verifiedLedger(t, path, 3)
 }
 

@@ -6,21 +6,28 @@
 // canonical JSON of one event; and that agent, time and event type in the
 // payload are those of the columns. At the end: that no row is missing after
 // the last one, as far as SQLite's own counter and a head that was remembered
-// elsewhere tell; and that the file holds no row beside those that were read.
+// elsewhere tell; and that the file is sound, with an index on the id that agrees
+// with the rows.
+//
+// # What that proves
+//
+// A valid signature protects the text of its event: id, agent, type, time and
+// payload are what the holder of the key signed. Which events there are, and in
+// which order, only the chain tells, and a chain needs no key: whoever may write
+// the file can remove, move or cut off rows and chain the rest anew. He can't do
+// that to rows up to a head which somebody else remembers: its row hash covers
+// all columns of these rows, and their order.
 //
 // # Verified, broken, not checked
 //
 // A [Report] is verified if nothing is broken and all that was asked could be
-// checked. Three things are asked for without a word: the signatures, if there
-// are any, and a key was given or not; signatures on all rows, if a key was
-// given; and all of the ledger's log. So a signed ledger without a key, rows
-// signed by a key that was not given, unsigned rows in spite of a key, and a log
-// with a damaged frame make a report incomplete. NotChecked names these and,
-// besides, what nobody asked for: no key and no signature at all, and no
-// remembered head.
-//
-// Not guaranteed: that rows were not cut off the end by somebody who also set
-// SQLite's counter back. Only a remembered head shows that.
+// checked. Asked for without a word are: rows; the signatures, if there are any,
+// and a key was given or not; signatures on all rows, if a key was given; all of
+// the ledger's log; and a file that holds nothing else. So an empty ledger, a
+// signed one without a key, rows signed by a key that was not given, unsigned rows
+// in spite of a key, a log with a damaged frame, and tables of others make a report
+// incomplete. NotChecked names these and, besides, what nobody asked for: who wrote
+// unsigned rows, and what no remembered head covers.
 package audit
 
 import (
@@ -45,9 +52,10 @@ type Ledger interface {
 	// is 0, in order, up to last or until the page is full. With an error the
 	// page has those before it.
 	Page(ctx context.Context, after, last uint64, p *host.Page) error
-	// Last returns the largest sequence, and Count the number of rows.
+	// Last returns the largest sequence.
 	Last(ctx context.Context) (uint64, error)
-	Count(ctx context.Context) (uint64, error)
+	// Integrity returns what is wrong with the file's structure: nil is nothing.
+	Integrity(ctx context.Context) ([]string, error)
 	// HighWater returns the largest sequence that there ever was.
 	HighWater(ctx context.Context) (uint64, error)
 }
@@ -80,6 +88,12 @@ type Options struct {
 	Head, Own *Head
 	// Unread is what of the ledger's log could not be read; empty if nothing.
 	Unread string
+	// NoLog is where the log would be that is not there; empty if there need not be
+	// one.
+	NoLog string
+	// Foreign are objects in the file that are no ledger's, Allowed those that may
+	// be there.
+	Foreign, Allowed []string
 	// Progress is told the number of rows from time to time; nil is not.
 	Progress func(rows uint64)
 }
@@ -98,10 +112,19 @@ type Report struct {
 	Verified   bool            `json:"verified"`
 	Rows       uint64          `json:"rows"`      // that were verified
 	Head       Head            `json:"head"`      // the last of them; zeros if there is none
-	BrokenAt   *uint64         `json:"broken_at"` // the sequence; nil if nothing is broken
+	BrokenAt   *uint64         `json:"broken_at"` // the sequence, 0 for the file itself; nil if nothing is broken
 	Reason     string          `json:"reason"`    // why it is not verified; empty if it is
 	Signatures seal.Signatures `json:"signatures"`
 	NotChecked []string        `json:"not_checked"`
+	Allowed    []string        `json:"allowed"` // objects in the file that are not the ledger's and may be there
+}
+
+// Changed is the report on a ledger of which no row was read, because its schema
+// was changed; how is what the error says.
+func Changed(err *host.FormatError) Report {
+	r := Report{BrokenAt: new(uint64), Reason: "its schema was changed, by which rows may read otherwise than they are stored: " + err.Reason, NotChecked: []string{"the rows: mend the schema first"}, Allowed: []string{}}
+	r.Head.RowHash = hex.EncodeToString(make([]byte, ledger.HashSize))
+	return r
 }
 
 // maxPayload is beyond every payload that a configuration admits.
@@ -120,10 +143,12 @@ func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 			return Report{}, err
 		}
 	}
-	r := Report{Rows: head.Sequence, Head: head, Signatures: found.signatures}
+	r := Report{Rows: head.Sequence, Head: head, Signatures: found.signatures, Allowed: append([]string{}, o.Allowed...)}
 	var asked []string
-	asked, r.NotChecked = unchecked(r.Signatures, o)
+	asked, r.NotChecked = unchecked(r, o)
 	switch {
+	case breach != nil && breach.Sequence == 0:
+		r.BrokenAt, r.Reason = &breach.Sequence, breach.Reason
 	case breach != nil:
 		r.BrokenAt, r.Reason = &breach.Sequence, breach.Reason
 		r.NotChecked = append([]string{fmt.Sprintf("the rows from %d on", breach.Sequence)}, r.NotChecked...)
@@ -135,25 +160,24 @@ func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 	return r, nil
 }
 
-// end looks for rows that are missing after the last one.
+// end looks for rows that are missing after the last one, and for damage of the
+// file that no row shows.
 func end(ctx context.Context, l Ledger, found result, heads []Head) (*seal.Break, error) {
 	rows := found.head.Sequence
 	missing := func(format string, args ...any) (*seal.Break, error) {
 		return &seal.Break{Sequence: rows + 1, Reason: fmt.Sprintf(format, args...)}, nil
 	}
 	high, err := l.HighWater(ctx)
+	if damaged := (*host.RowError)(nil); errors.As(err, &damaged) {
+		return &seal.Break{Reason: "SQLite's counter can't be read: " + damaged.Reason}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	if found.count == nil {
-		n, err := l.Count(ctx)
-		if damaged := (*host.RowError)(nil); errors.As(err, &damaged) {
-			return missing("%s; it shows where the rows are counted", damaged.Reason)
-		}
-		if err != nil {
+	if !found.checked {
+		if found.problems, err = l.Integrity(ctx); err != nil {
 			return nil, err
 		}
-		found.count = &n
 	}
 	beyond := slices.IndexFunc(heads, func(h Head) bool { return h.Sequence > rows })
 	switch {
@@ -163,21 +187,31 @@ func end(ctx context.Context, l Ledger, found result, heads []Head) (*seal.Break
 		return missing("SQLite's counter stands at %d and the last row is %d: it was set back, and rows after the last one may be missing", high, rows)
 	case beyond >= 0:
 		return missing("missing at the end, with all up to the remembered head %d", heads[beyond].Sequence)
-	case *found.count != rows:
-		// Pages that are out of order hide rows from whoever looks for the next
-		// sequence, and show them to whoever reads all.
-		return missing("the file holds %d rows, and %d by their sequences: it is damaged", *found.count, rows)
+	case len(found.problems) > 0:
+		// Rows that are out of order on their pages, or an index that tells of
+		// others than are there: who looks for one does not see what was checked.
+		return &seal.Break{Reason: "the file is damaged, or was made to show other rows to who looks for one: " + strings.Join(found.problems, "; ")}, nil
 	}
 	return nil, nil
 }
 
 // unchecked returns what was asked for and could not be checked, and all that
 // was not checked.
-func unchecked(s seal.Signatures, o Options) (asked, all []string) {
+func unchecked(r Report, o Options) (asked, all []string) {
+	s := r.Signatures
 	all = []string{}
 	add := func(format string, args ...any) { asked = append(asked, fmt.Sprintf(format, args...)) }
+	switch {
+	case r.Rows == 0 && o.NoLog != "":
+		add("any rows: it has none; if it is the copy of one that is in use, they stand in its log %s, which is not beside it: copy both", o.NoLog)
+	case r.Rows == 0:
+		add("any rows: it has none")
+	}
 	if o.Unread != "" {
 		add("rows that were committed and may be missing at the end: %s", o.Unread)
+	}
+	if len(o.Foreign) > 0 {
+		add("what is not a ledger's and does not belong into the file: %s", strings.Join(o.Foreign, "; "))
 	}
 	switch {
 	case s.UnknownKey > 0 && len(o.Keys) == 0:
@@ -189,14 +223,25 @@ func unchecked(s seal.Signatures, o Options) (asked, all []string) {
 	case s.Unsigned > 0 && len(o.Keys) > 0:
 		add("who wrote %d rows: they are unsigned, although a public key was given", s.Unsigned)
 	case s.Unsigned > 0:
-		all = append(all, fmt.Sprintf("who wrote %d rows: they are unsigned", s.Unsigned))
+		all = append(all, fmt.Sprintf("who wrote %d rows, and whether their text was changed and the chain made anew: they are unsigned", s.Unsigned))
 	}
 	all = append(append([]string{}, asked...), all...)
-	switch {
-	case o.Head == nil && o.Own != nil:
-		all = append(all, fmt.Sprintf("whether rows after %d are missing at the end, or before it if the state directory was set back with the ledger: no head remembered elsewhere was given", o.Own.Sequence))
-	case o.Head == nil:
-		all = append(all, "whether rows are missing at the end in spite of SQLite's counter: no remembered head was given")
+	const lost = "were removed, moved or cut off the end and the chain made anew, for which no key is needed"
+	switch given, own := sequenceOf(o.Head), sequenceOf(o.Own); {
+	case given == 0 && own == 0:
+		all = append(all, "whether rows "+lost+": no remembered head was given")
+	case given >= own:
+		all = append(all, fmt.Sprintf("whether rows after %d, the remembered head, %s", given, lost))
+	default:
+		all = append(all, fmt.Sprintf("whether rows after %d %s; nor those from %d on, if the state directory was set back with the ledger: no later head remembered elsewhere was given",
+			own, lost, given+1))
 	}
 	return asked, all
+}
+
+func sequenceOf(h *Head) uint64 {
+	if h == nil {
+		return 0
+	}
+	return h.Sequence
 }

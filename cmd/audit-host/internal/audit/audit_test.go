@@ -19,11 +19,12 @@ import (
 
 // fake is a ledger in memory.
 type fake struct {
-	rows   []ledger.Row
-	high   uint64
-	hidden uint64 // rows that only Count finds
-	lost   error  // of Count
-	err    error  // after the rows
+	rows      []ledger.Row
+	high      uint64
+	highErr   error
+	problems  []string // of Integrity
+	integrity error
+	err       error // after the rows
 }
 
 func (f *fake) Page(ctx context.Context, after, last uint64, p *host.Page) error {
@@ -51,9 +52,9 @@ func (f *fake) last() (last uint64) {
 
 func (f *fake) Last(context.Context) (uint64, error) { return f.last(), nil }
 
-func (f *fake) Count(context.Context) (uint64, error) { return uint64(len(f.rows)) + f.hidden, f.lost }
+func (f *fake) Integrity(context.Context) ([]string, error) { return f.problems, f.integrity }
 
-func (f *fake) HighWater(context.Context) (uint64, error) { return f.high, nil }
+func (f *fake) HighWater(context.Context) (uint64, error) { return f.high, f.highErr }
 
 // chain makes rows that are signed by key, or unsigned without one. edit may
 // change what the host says of an event before it is sealed.
@@ -101,7 +102,13 @@ func TestWhatCouldNotBeChecked(t *testing.T) {
 	}
 	signed, unsigned, empty := chain(t, 3, key, nil), chain(t, 3, nil, nil), &fake{}
 	headOf := func(f *fake) *Head { return &Head{3, hex.EncodeToString(f.rows[2].RowHash)} }
-	const noHead = "no remembered head was given"
+	headAt := func(f *fake, n int) *Head { return &Head{uint64(n), hex.EncodeToString(f.rows[n-1].RowHash)} }
+	const (
+		noHead = "whether rows were removed, moved or cut off the end and the chain made anew, for which no key is needed: no remembered head was given"
+		after3 = "whether rows after 3, the remembered head, were removed, moved or cut off"
+		after1 = "whether rows after 1, the remembered head, were removed, moved or cut off"
+	)
+	keys := []ed25519.PublicKey{public}
 	for _, c := range []struct {
 		name     string
 		l        *fake
@@ -110,16 +117,25 @@ func TestWhatCouldNotBeChecked(t *testing.T) {
 		reason   string
 		missing  []string // parts of NotChecked, in order
 	}{
-		{"signed, key and head", signed, Options{Keys: []ed25519.PublicKey{public}, Head: headOf(signed)}, true, "", nil},
-		{"signed, key", signed, Options{Keys: []ed25519.PublicKey{public}}, true, "", []string{noHead}},
-		{"signed, key and own head", signed, Options{Keys: []ed25519.PublicKey{public}, Own: headOf(signed)}, true, "", []string{"whether rows after 3 are missing"}},
+		{"signed, key and head", signed, Options{Keys: keys, Head: headOf(signed)}, true, "", []string{after3}},
+		{"signed, key and early head", signed, Options{Keys: keys, Head: headAt(signed, 1)}, true, "", []string{after1}},
+		{"signed, key", signed, Options{Keys: keys}, true, "", []string{noHead}},
+		{"signed, key and own head", signed, Options{Keys: keys, Own: headOf(signed)}, true, "", []string{"whether rows after 3 were removed, moved or cut off the end and the chain made anew, for which no key is needed; nor those from 1 on, if the state directory was set back"}},
+		{"signed, key, early head and own head", signed, Options{Keys: keys, Head: headAt(signed, 1), Own: headOf(signed)}, true, "", []string{"nor those from 2 on, if the state directory was set back"}},
+		{"signed, key, head and early own head", signed, Options{Keys: keys, Head: headOf(signed), Own: headAt(signed, 1)}, true, "", []string{after3}},
 		{"signed, two keys", signed, Options{Keys: []ed25519.PublicKey{stranger, public}}, true, "", []string{noHead}},
-		{"signed, no key", signed, Options{Head: headOf(signed)}, false, "the signatures of 3 rows: no public key was given", []string{"the signatures of 3 rows"}},
+		{"signed, no key", signed, Options{Head: headOf(signed)}, false, "the signatures of 3 rows: no public key was given", []string{"the signatures of 3 rows", after3}},
 		{"signed, another key", signed, Options{Keys: []ed25519.PublicKey{stranger}}, false, "none of those given", []string{"none of those given", noHead}},
-		{"unsigned, no key", unsigned, Options{}, true, "", []string{"who wrote 3 rows: they are unsigned", noHead}},
-		{"unsigned, key", unsigned, Options{Keys: []ed25519.PublicKey{public}}, false, "although a public key was given", []string{"although a public key was given", noHead}},
-		{"empty", empty, Options{}, true, "", []string{noHead}},
-		{"empty, key", empty, Options{Keys: []ed25519.PublicKey{public}}, true, "", []string{noHead}},
+		{"unsigned, no key", unsigned, Options{}, true, "", []string{"who wrote 3 rows, and whether their text was changed and the chain made anew: they are unsigned", noHead}},
+		{"unsigned, key", unsigned, Options{Keys: keys}, false, "although a public key was given", []string{"although a public key was given", noHead}},
+		{"damaged log", signed, Options{Keys: keys, Unread: "a damaged frame"}, false, "may be missing at the end: a damaged frame", []string{"a damaged frame", noHead}},
+		{"tables of others", signed, Options{Keys: keys, Foreign: []string{"table t: DROP TABLE t", "view v: DROP VIEW v"}}, false,
+			"does not belong into the file: table t: DROP TABLE t; view v: DROP VIEW v", []string{"DROP TABLE t", noHead}},
+		{"what may be there", signed, Options{Keys: keys, Allowed: []string{"index idx_user_a"}}, true, "", []string{noHead}},
+		{"whole, no log", signed, Options{Keys: keys, NoLog: "x-wal"}, true, "", []string{noHead}},
+		{"empty", empty, Options{}, false, "any rows: it has none", []string{"it has none", noHead}},
+		{"empty, key", empty, Options{Keys: keys}, false, "any rows: it has none", []string{"it has none", noHead}},
+		{"empty, no log", empty, Options{NoLog: "x-wal"}, false, "they stand in its log x-wal, which is not beside it: copy both", []string{"x-wal", noHead}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := verify(t, c.l, c.o)
@@ -128,6 +144,9 @@ func TestWhatCouldNotBeChecked(t *testing.T) {
 			}
 			if r.Rows != uint64(len(c.l.rows)) || r.Head.Sequence != r.Rows {
 				t.Errorf("%d rows, head %+v", r.Rows, r.Head)
+			}
+			if !slices.Equal(r.Allowed, append([]string{}, c.o.Allowed...)) {
+				t.Errorf("allowed: %q", r.Allowed)
 			}
 			if len(r.NotChecked) != len(c.missing) {
 				t.Fatalf("not checked: %q, want %q", r.NotChecked, c.missing)
@@ -196,8 +215,9 @@ func TestTheEnd(t *testing.T) {
 		"counter gone":          {&fake{rows: whole.rows}, nil, 4, "set back"},
 		"head beyond":           {whole, &Head{7, last}, 4, "remembered head 7"},
 		"head of another chain": {whole, &Head{2, last}, 2, "the remembered head has " + last},
-		"hidden rows":           {&fake{rows: whole.rows, high: 3, hidden: 1}, nil, 4, "the file holds 4 rows, and 3 by their sequences"},
-		"damaged for a count":   {&fake{rows: whole.rows, high: 3, lost: fmt.Errorf("x: %w", &host.RowError{Reason: "a damaged page"})}, nil, 4, "a damaged page"},
+		"damaged file":          {&fake{rows: whole.rows, high: 3, problems: []string{"row 2 missing from index i", "and more"}}, nil, 0, "row 2 missing from index i; and more"},
+		"damaged counter":       {&fake{rows: whole.rows, high: 3, highErr: fmt.Errorf("x: %w", &host.RowError{Reason: "a damaged page"})}, nil, 0, "counter can't be read: a damaged page"},
+		"damaged and cut":       {&fake{rows: whole.rows, high: 4, problems: []string{"row 2 missing from index i"}}, nil, 4, "missing at the end"},
 		"all rows gone":         {&fake{high: 3}, nil, 1, "missing at the end"},
 		"damaged":               {&fake{rows: whole.rows[:2], high: 3, err: fmt.Errorf("x: %w", &host.RowError{Sequence: 3, Reason: "a damaged page"})}, nil, 3, "a damaged page"},
 	} {
@@ -206,7 +226,7 @@ func TestTheEnd(t *testing.T) {
 			if r.BrokenAt == nil || *r.BrokenAt != c.at || !strings.Contains(r.Reason, c.want) || r.Verified {
 				t.Errorf("%s: %+v, want row %d with %q", name, r, c.at, c.want)
 			}
-			if !slices.ContainsFunc(r.NotChecked, func(s string) bool { return s == fmt.Sprintf("the rows from %d on", c.at) }) {
+			if named := slices.Contains(r.NotChecked, fmt.Sprintf("the rows from %d on", c.at)); named != (c.at > 0) || c.at == 0 && r.Rows != 3 {
 				t.Errorf("%s: not checked: %q", name, r.NotChecked)
 			}
 		}
@@ -219,10 +239,16 @@ func TestTheEnd(t *testing.T) {
 
 func TestFailuresAreNoBreaks(t *testing.T) {
 	mine := errors.New("the disk is gone")
-	l := chain(t, 3, nil, nil)
-	l.err = mine
-	if _, err := Verify(t.Context(), l, Options{}); !errors.Is(err, mine) {
-		t.Errorf("%v", err)
+	for name, fail := range map[string]func(f *fake){
+		"rows":       func(f *fake) { f.err = mine },
+		"high water": func(f *fake) { f.highErr = mine },
+		"integrity":  func(f *fake) { f.integrity = mine },
+	} {
+		l := chain(t, 3, nil, nil)
+		fail(l)
+		if r, err := Verify(t.Context(), l, Options{}); !errors.Is(err, mine) || r.Verified {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

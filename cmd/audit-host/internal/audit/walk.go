@@ -35,7 +35,8 @@ type result struct {
 	head       seal.Link // the last sound row
 	signatures seal.Signatures
 	breach     *seal.Break
-	count      *uint64 // of the rows that the first reader's file holds; nil if it has not counted
+	problems   []string // of the first reader's file, if it was checked
+	checked    bool
 }
 
 // walk checks all rows up to the first break.
@@ -87,8 +88,9 @@ type part struct {
 func together(ctx context.Context, l Ledger, v *seal.Verifier, o Options, last uint64) (res result, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	var counted *uint64
-	defer func() { res.count = counted }()
+	var problems []string
+	checked := false
+	defer func() { res.problems, res.checked = problems, checked }()
 	defer running.Wait()
 	defer stop()
 
@@ -119,9 +121,10 @@ func together(ctx context.Context, l Ledger, v *seal.Verifier, o Options, last u
 		c := &checker{Ledger: reader, v: v, heads: o.heads()}
 		running.Go(func() {
 			if i == 0 {
-				// While the others begin. What goes wrong with it is seen at the end.
-				if n, err := l.Count(ctx); err == nil {
-					counted = &n
+				// While the others begin. It is the state of the file in which the
+				// last row is looked for at the end. What goes wrong is seen there too.
+				if found, err := l.Integrity(ctx); err == nil {
+					problems, checked = found, true
 				}
 			}
 			for from, found := take(); found != nil; from, found = take() {

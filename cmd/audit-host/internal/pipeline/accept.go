@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
@@ -65,7 +66,7 @@ func AcceptHead(ctx context.Context, cfg *config.Config, write bool) (a Acceptan
 	// A damaged file is what this command replaces.
 	a.Was, _, _ = ReadHead(HeadFile(cfg))
 	path := sink.Grant.SQL.Database
-	now, positions, undone, err := openHead(ctx, path, Head{}, write)
+	now, positions, undone, err := openHead(ctx, slog.New(slog.DiscardHandler), path, Head{}, write)
 	if err == nil && write {
 		err = undone
 	}

@@ -327,7 +327,7 @@ func faultOfCode(code int) Fault {
 // come in each queue. A ledger that can't be made durable now, for it is locked or
 // its disk fails, is none of these: what it shows beyond the remembered head is not
 // relied upon, and the sink says what is wrong.
-func checkLedger(ctx context.Context, path string, create bool, file string, log *slog.Logger) (now Head, positions map[[16]byte]uint64, err error) {
+func checkLedger(ctx context.Context, log *slog.Logger, path string, create bool, file string) (now Head, positions map[[16]byte]uint64, err error) {
 	was, known, err := ReadHead(file)
 	if err != nil {
 		return now, nil, fmt.Errorf("%w; audit-host ledger accept-head writes it anew", err)
@@ -343,7 +343,7 @@ func checkLedger(ctx context.Context, path string, create bool, file string, log
 	case err != nil:
 		return now, nil, fmt.Errorf("look at ledger: %w", err)
 	}
-	now, positions, undone, err := openHead(ctx, path, was, true)
+	now, positions, undone, err := openHead(ctx, log, path, was, true)
 	if err == nil && undone != nil {
 		log.Warn("the ledger shows rows that may not be on disk yet: they are written to disk again before the next event", slog.Any("error", undone))
 		now = was
@@ -353,7 +353,7 @@ func checkLedger(ctx context.Context, path string, create bool, file string, log
 
 // openHead reads what checkLedger returns. undone is why what was read is not known
 // to be on disk; with write that is mended first.
-func openHead(ctx context.Context, path string, was Head, write bool) (now Head, positions map[[16]byte]uint64, undone, err error) {
+func openHead(ctx context.Context, log *slog.Logger, path string, was Head, write bool) (now Head, positions map[[16]byte]uint64, undone, err error) {
 	l, err := host.OpenLedger(path)
 	if err == nil && write && l.OnDisk() != nil {
 		// Killed between a commit and its sync, or after the disk failed.
@@ -366,10 +366,10 @@ func openHead(ctx context.Context, path string, was Head, write bool) (now Head,
 		return now, nil, nil, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	if now, err = lookInto(ctx, l, path, was); err != nil {
-		return now, nil, nil, err
+	if foreign := l.Foreign(); len(foreign) > 0 {
+		log.Warn("the ledger's file holds what is not a ledger's: audit-host verify does not call it verified", slog.String("ledger", path), slog.Any("foreign", foreign))
 	}
-	if err = l.CheckWritable(ctx); err != nil {
+	if now, err = lookInto(ctx, l, path, was); err != nil {
 		return now, nil, nil, err
 	}
 	if positions, err = l.Positions(ctx); err != nil {

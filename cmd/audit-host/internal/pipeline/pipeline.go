@@ -198,7 +198,7 @@ func ledgerAtStart(ctx context.Context, cfg *config.Config, log *slog.Logger) (h
 	if !ok {
 		return head, nil, nil
 	}
-	head, positions, err = checkLedger(ctx, sink.Grant.SQL.Database, sink.Grant.SQL.Create, HeadFile(cfg), log.With(slog.String("sink", sink.Name)))
+	head, positions, err = checkLedger(ctx, log.With(slog.String("sink", sink.Name)), sink.Grant.SQL.Database, sink.Grant.SQL.Create, HeadFile(cfg))
 	if err != nil {
 		err = fmt.Errorf("sink %s: %w", sink.Name, err)
 	}
