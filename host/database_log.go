@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -19,10 +20,16 @@ const (
 	logBegin = 10_000 // from here on the second connection writes back: 40 MB
 	logRest  = 1_000  // so few the writer does itself, in some milliseconds
 	logMost  = 40_000 // from here on the writer writes back all of it: 160 MB
+	// A log of which nothing was committed for so long, up to twice, is written
+	// back by the second connection: a copy of the database alone then has all.
+	logIdle = time.Second
 )
 
-// logLimits are the constants above, smaller in tests.
-type logLimits struct{ begin, rest, most int }
+// logLimits are the constants above, smaller in tests. An idle of 0 is never.
+type logLimits struct {
+	begin, rest, most int
+	idle              time.Duration
+}
 
 // logKeeper keeps the log of one open connection short. It belongs to the
 // connection's goroutine, but for run.
@@ -43,6 +50,8 @@ type logKeeper struct {
 	ask  chan struct{}
 	told chan int // pages that are in the database; -1: it can't be done; -2: the disk failed
 	done sync.WaitGroup
+	// commits counts them, for run to see that there are none.
+	commits atomic.Uint64
 
 	pages   int  // of the log, at the last commit
 	asked   int  // how many it had when the second connection was asked; 0: not since it was begun
@@ -59,7 +68,7 @@ type logKeeper struct {
 // the log is open.
 func (c *dbConn) keepLog(limits logLimits) *logKeeper {
 	if limits == (logLimits{}) {
-		limits = logLimits{logBegin, logRest, logMost}
+		limits = logLimits{logBegin, logRest, logMost, logIdle}
 	}
 	k := &logKeeper{limits: limits, writer: c, ask: make(chan struct{}, 1), told: make(chan int, 1), files: c.logFiles()}
 	// Instead of SQLite's own, which would checkpoint here.
@@ -88,6 +97,7 @@ func (c *dbConn) logFiles() (list [3]os.FileInfo) {
 // committed is called, protected, after each commit. What goes wrong in it can be
 // repeated at the next one and is none of the commit's business, which stands.
 func (k *logKeeper) committed() {
+	k.commits.Add(1)
 	if k.asking {
 		select {
 		case n := <-k.told:
@@ -139,11 +149,20 @@ func ofDisk(err error) bool {
 	return errors.As(err, &e) && e.code&0xff == int(sqlite3.IOERR)
 }
 
-// run writes the log back whenever it is asked to, until close. Its connection is
-// opened when it is first needed.
+// run writes the log back whenever it is asked to, and when nothing is committed
+// any more, until close. Its connection is opened when it is needed, and closed
+// when all is quiet: an engine has megabytes.
 func (k *logKeeper) run() {
 	var c *dbConn
-	for range k.ask {
+	leave := func() {
+		if c != nil {
+			// It wrote nothing that anybody was promised.
+			_ = c.close()
+			c = nil
+		}
+	}
+	defer leave()
+	write := func() int {
 		written := -1
 		if c == nil {
 			c = k.open()
@@ -160,11 +179,33 @@ func (k *logKeeper) run() {
 				written = -1
 			}
 		}
-		k.told <- written
+		return written
 	}
-	if c != nil {
-		// It wrote nothing that anybody was promised.
-		_ = c.close()
+	var tick <-chan time.Time
+	if k.limits.idle > 0 {
+		ticker := time.NewTicker(k.limits.idle)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	var seen, done uint64 // commits, at the last tick and when the log was last written back at idle
+	for {
+		select {
+		case _, ok := <-k.ask:
+			if !ok {
+				return
+			}
+			k.told <- write()
+		case <-tick:
+			// One that fails is none of anybody's business: the next commit, or the
+			// end, has it done again.
+			if n := k.commits.Load(); n != seen {
+				seen = n
+			} else if n != done {
+				done = n
+				write()
+				leave()
+			}
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -137,6 +138,36 @@ func TestLogWithoutASecondConnection(t *testing.T) {
 	k.answered(100)
 	if k.written != 7 || k.stale || k.asking {
 		t.Errorf("%+v", k)
+	}
+}
+
+// When nothing is committed any more the log is written back, so that a copy of
+// the file alone has all rows.
+func TestLogIsWrittenBackAtIdle(t *testing.T) {
+	g, f := logGuest(t)
+	f.limits.idle = 5 * time.Millisecond
+	// One that is taken while it is written to is not whole.
+	rowsAlone := func() (uint64, error) {
+		file := filepath.Join(t.TempDir(), "alone.db")
+		copied(t, file, f.path)
+		l, err := OpenLedger(file)
+		if err != nil {
+			return 0, err
+		}
+		n, err := countOf(l)
+		return n, errors.Join(err, l.Close())
+	}
+	for round := 1; round <= 3; round++ {
+		g.appendRows(5*round-4, 5*round)
+		for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			n, err := rowsAlone()
+			if err == nil && n == uint64(5*round) {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the file alone has %d rows of %d, %v", n, 5*round, err)
+			}
+		}
 	}
 }
 
