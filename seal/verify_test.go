@@ -1,11 +1,14 @@
 package seal
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"testing"
 
+	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/ledger"
 )
 
@@ -142,3 +145,92 @@ func TestVerifierCountsWhatItCannotVouchFor(t *testing.T) {
 		t.Errorf("unsigned: %v, %+v", c.Break, c.Signatures)
 	}
 }
+
+// Each comparison notices alone what the others can't see: every row but the one
+// that was changed, and that one too, has hashes of its own that are right.
+func TestEachComparisonCounts(t *testing.T) {
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stranger, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const row = 3
+	// relink makes links and row hashes from the changed row on.
+	relink := func(rows []ledger.Row) {
+		for i := row - 1; i < len(rows); i++ {
+			link(&rows[i], rows[i-1].RowHash)
+		}
+	}
+	for name, c := range map[string]struct {
+		signed  bool
+		edit    func(rows []ledger.Row, r *ledger.Row)
+		says    string
+		invalid uint64
+	}{
+		"sequence": {false, func(rows []ledger.Row, _ *ledger.Row) {
+			for i := row - 1; i < len(rows); i++ {
+				rows[i].Sequence++
+			}
+			relink(rows)
+		}, "missing, the next row has sequence 4", 0},
+		"sequence again": {false, func(rows []ledger.Row, r *ledger.Row) { r.Sequence--; relink(rows) }, "missing, the next row has sequence 2", 0},
+		"link": {false, func(rows []ledger.Row, r *ledger.Row) {
+			link(r, bytes.Repeat([]byte{7}, ledger.HashSize))
+			for i := row; i < len(rows); i++ {
+				link(&rows[i], rows[i-1].RowHash)
+			}
+		}, "prev_hash is 0707", 0},
+		"link, signed": {true, func(rows []ledger.Row, r *ledger.Row) {
+			link(r, bytes.Repeat([]byte{7}, ledger.HashSize))
+			for i := row; i < len(rows); i++ {
+				link(&rows[i], rows[i-1].RowHash)
+			}
+		}, "prev_hash is 0707", 0},
+		"short link": {false, func(rows []ledger.Row, r *ledger.Row) { link(r, rows[row-2].RowHash[:31]) }, "prev_hash is ", 0},
+		"payload hash": {false, func(_ []ledger.Row, r *ledger.Row) { r.PayloadHash = bytes.Repeat([]byte{7}, ledger.HashSize) },
+			"payload_hash is 0707", 0},
+		"row hash": {false, func(rows []ledger.Row, r *ledger.Row) {
+			r.RowHash = bytes.Repeat([]byte{7}, ledger.HashSize)
+			for i := row; i < len(rows); i++ {
+				link(&rows[i], rows[i-1].RowHash)
+			}
+		}, "row_hash is 0707", 0},
+		"level of an unsigned row":  {false, func(rows []ledger.Row, r *ledger.Row) { r.AttestLevel = abi.AttestDaemonSigned; relink(rows) }, `no signature, but level "daemon_signed" and key id ""`, 0},
+		"key id of an unsigned row": {false, func(rows []ledger.Row, r *ledger.Row) { r.KeyID = KeyID(public); relink(rows) }, `no signature, but level "unsigned" and key id "`, 0},
+		"empty signature":           {false, func(rows []ledger.Row, r *ledger.Row) { r.Signature = []byte{}; relink(rows) }, `a signature of 0 bytes at level "unsigned"`, 1},
+		"short signature":           {true, func(rows []ledger.Row, r *ledger.Row) { r.Signature = r.Signature[:63]; relink(rows) }, "a signature of 63 bytes", 1},
+		"long signature": {true, func(rows []ledger.Row, r *ledger.Row) {
+			r.Signature = append(bytes.Clone(r.Signature), 0)
+			relink(rows)
+		}, "a signature of 65 bytes", 1},
+		"level of a signed row":  {true, func(rows []ledger.Row, r *ledger.Row) { r.AttestLevel = abi.AttestUnsigned; relink(rows) }, `a signature of 64 bytes at level "unsigned"`, 1},
+		"text under a signature": {true, func(rows []ledger.Row, r *ledger.Row) { r.EventType += "x"; relink(rows) }, "the signature is not that of key " + KeyID(public), 1},
+		"signature of another":   {true, func(rows []ledger.Row, r *ledger.Row) { r.Signature = rows[0].Signature; relink(rows) }, "the signature is not that of key " + KeyID(public), 1},
+		"key that is no point": {true, func(rows []ledger.Row, r *ledger.Row) {
+			r.KeyID = KeyID(noPoint)
+			relink(rows)
+		}, "the signature is not that of key " + KeyID(noPoint), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var rows []ledger.Row
+			if c.signed {
+				rows = chain(5, key)
+			} else {
+				rows = chain(5, nil)
+			}
+			c.edit(rows, &rows[row-1])
+			v := verify(t, rows, public, stranger.Public().(ed25519.PublicKey), noPoint)
+			if !breaksAt(v, row) || !strings.HasPrefix(v.Break.Reason, c.says) || v.Signatures.Invalid != c.invalid ||
+				v.Signatures.Valid+v.Signatures.Unsigned != row-1 || v.Head != (Link{row - 1, [32]byte(rows[row-2].RowHash)}) {
+				t.Errorf("%+v, %v, want row %d: %s", v, v.Break, row, c.says)
+			}
+		})
+	}
+}
+
+// noPoint is the encoding of no point of the curve: its y is not below the field's
+// order.
+var noPoint = ed25519.PublicKey(bytes.Repeat([]byte{0xff}, ed25519.PublicKeySize))
