@@ -231,6 +231,14 @@ func TestEachComparisonCounts(t *testing.T) {
 	}
 }
 
+func TestSignaturesAdd(t *testing.T) {
+	s := Signatures{1, 2, 3, 4}
+	s.Add(Signatures{10, 20, 30, 40})
+	if s != (Signatures{11, 22, 33, 44}) {
+		t.Errorf("%+v", s)
+	}
+}
+
 // noPoint is the encoding of no point of the curve: its y is not below the field's
 // order.
 var noPoint = ed25519.PublicKey(bytes.Repeat([]byte{0xff}, ed25519.PublicKeySize))

@@ -24,6 +24,7 @@ type fake struct {
 	highErr   error
 	problems  []string // of Integrity
 	integrity error
+	checks    int   // how often Integrity was called
 	err       error // after the rows
 }
 
@@ -52,7 +53,10 @@ func (f *fake) last() (last uint64) {
 
 func (f *fake) Last(context.Context) (uint64, error) { return f.last(), nil }
 
-func (f *fake) Integrity(context.Context) ([]string, error) { return f.problems, f.integrity }
+func (f *fake) Integrity(context.Context) ([]string, error) {
+	f.checks++
+	return f.problems, f.integrity
+}
 
 func (f *fake) HighWater(context.Context) (uint64, error) { return f.high, f.highErr }
 

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/audit-host/audit-host/host"
@@ -58,17 +59,14 @@ func TestManyReadersSayWhatOneSays(t *testing.T) {
 			trial{fmt.Sprintf("gap %d", i), &fake{rows: slices.Delete(slices.Clone(whole.rows), i, i+1), high: rows}, nil},
 			trial{fmt.Sprintf("part gone %d", i), &fake{rows: slices.Delete(slices.Clone(whole.rows), i, min(rows, i+partRows+3)), high: rows}, nil},
 		)
+		// The link alone: this row and all behind it have hashes that are right.
+		trials = append(trials, trial{fmt.Sprintf("relinked %d", i), change(i, func(r *ledger.Row) { r.PrevHash = other(r.PrevHash) }).relinked(i), nil})
 		far := change(i, func(r *ledger.Row) { r.Sequence = 1 << 62 })
 		far.rows = append(slices.Delete(far.rows, i, i+1), far.rows[i])
 		trials = append(trials, trial{fmt.Sprintf("far away %d", i), far, nil})
 	}
-	for _, i := range []int{partRows - 1, partRows} {
-		trials = append(trials, trial{fmt.Sprintf("signature %d", i), edited(signed, i, func(r *ledger.Row) {
-			r.Signature = other(r.Signature)
-			digest := seal.Digest(r.ID, r.AgentID, r.EventType, [ledger.HashSize]byte(r.PayloadHash), r.Timestamp)
-			hash := sha256.Sum256(ledger.AppendRowPreimage(nil, r.PrevHash, r.Sequence, digest[:], r.Signature, []byte(r.AttestLevel), []byte(r.KeyID)))
-			r.RowHash = hash[:]
-		}), nil})
+	for _, i := range []int{0, partRows - 1, partRows, partRows + 1, rows - 1} {
+		trials = append(trials, trial{fmt.Sprintf("signature %d", i), edited(signed, i, func(r *ledger.Row) { r.Signature = other(r.Signature) }).relinked(i), nil})
 	}
 	for _, c := range trials {
 		o := Options{Head: c.head}
@@ -79,6 +77,16 @@ func TestManyReadersSayWhatOneSays(t *testing.T) {
 		if sound := slices.Contains([]string{"sound", "sound, signed", "remembered"}, c.name); want.Verified != sound || sound != (wantErr == nil && want.BrokenAt == nil) {
 			t.Fatalf("%s: one reader says %+v, %v", c.name, want, wantErr)
 		}
+		var row uint64
+		switch name, number, _ := strings.Cut(c.name, " "); name {
+		case "relinked", "signature":
+			if _, err := fmt.Sscan(number, &row); err != nil || want.BrokenAt == nil || *want.BrokenAt != row+1 || want.Rows != row {
+				t.Errorf("%s: %+v, %v", c.name, want, err)
+			}
+			if name == "signature" && want.Signatures != (seal.Signatures{Valid: row, Invalid: 1}) {
+				t.Errorf("%s: %+v", c.name, want.Signatures)
+			}
+		}
 		for range 2 {
 			o.Readers = append(o.Readers, c.l)
 			got, err := Verify(t.Context(), c.l, o)
@@ -86,6 +94,29 @@ func TestManyReadersSayWhatOneSays(t *testing.T) {
 				t.Errorf("%s: %d readers say %+v, %v; one %+v, %v", c.name, 1+len(o.Readers), got, err, want, wantErr)
 			}
 		}
+	}
+}
+
+// relinked makes the hash of row i, as it is chained, and links and hashes of all
+// behind it.
+func (f *fake) relinked(i int) *fake {
+	for ; i < len(f.rows); i++ {
+		r := &f.rows[i]
+		digest := seal.Digest(r.ID, r.AgentID, r.EventType, [ledger.HashSize]byte(r.PayloadHash), r.Timestamp)
+		hash := sha256.Sum256(ledger.AppendRowPreimage(nil, r.PrevHash, r.Sequence, digest[:], r.Signature, []byte(r.AttestLevel), []byte(r.KeyID)))
+		if r.RowHash = hash[:]; i+1 < len(f.rows) {
+			f.rows[i+1].PrevHash = r.RowHash
+		}
+	}
+	return f
+}
+
+// The file is checked once, by the first reader, however many there are.
+func TestTheFileIsCheckedOnce(t *testing.T) {
+	l, other := chain(t, 3*partRows, nil, nil), chain(t, 3*partRows, nil, nil)
+	other.rows = l.rows
+	if r := verify(t, l, Options{Readers: []Ledger{other, other}}); !r.Verified || l.checks != 1 || other.checks != 0 {
+		t.Errorf("%+v, checked %d and %d times", r, l.checks, other.checks)
 	}
 }
 
