@@ -55,7 +55,7 @@ func (e *movedError) Error() string { return e.text }
 // leaves the connection in doubt drops it.
 func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) error) error {
 	f.committed = false
-	if f.conn != nil && f.log.failed {
+	if f.conn != nil && f.log.failed.Load() {
 		f.drop()
 	}
 	if err := f.connect(ctx); err != nil {
@@ -295,7 +295,7 @@ func (f *dbFile) drop() {
 // that nobody relies on the database until it was opened again.
 func (f *dbFile) leave(c *dbConn) {
 	now := doubtful
-	if f.log.failed {
+	if f.log.failed.Load() {
 		now = anew
 	}
 	setTrust(f.path, now)
@@ -313,18 +313,18 @@ func (f *dbFile) close() error {
 	}
 	f.conn = nil
 	f.log.close()
-	if f.hand && !f.log.failed {
+	if f.hand && !f.log.failed.Load() {
 		return c.close()
 	}
 	var err error
-	if !f.log.failed {
+	if !f.log.failed.Load() {
 		err = c.finish()
 	}
 	switch e := (*dbError)(nil); {
 	case errors.As(err, &e) && e.code&0xff == int(sqlite3.BUSY):
 		err = nil
-	case err != nil, f.log.failed:
-		f.log.failed = true
+	case err != nil, f.log.failed.Load():
+		f.log.failed.Store(true)
 		f.leave(c)
 	}
 	return errors.Join(err, c.close())

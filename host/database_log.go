@@ -48,8 +48,9 @@ type logKeeper struct {
 	files  [3]os.FileInfo // the writer's database, log and shared memory
 
 	ask  chan struct{}
-	told chan int // pages that are in the database; -1: it can't be done; -2: the disk failed
+	told chan int // pages that are in the database; -1: it can't be done
 	done sync.WaitGroup
+	one  sync.Mutex // held by the one that writes back
 	// commits counts them, for run to see that there are none.
 	commits atomic.Uint64
 
@@ -61,7 +62,7 @@ type logKeeper struct {
 	alone   bool // there is no second connection
 	// failed tells that the disk failed while the log was written back: see
 	// sqlite_durable.go. The connection is given up before anything else is done.
-	failed bool
+	failed atomic.Bool
 }
 
 // keepLog begins to keep the connection's log short. It is called protected, when
@@ -121,8 +122,6 @@ func (k *logKeeper) committed() {
 
 func (k *logKeeper) answered(written int) {
 	switch {
-	case written == diskFailed:
-		k.failed = true
 	case written < 0:
 		k.alone = true
 	case !k.stale:
@@ -134,20 +133,33 @@ func (k *logKeeper) answered(written int) {
 // write has the writer itself write back. If a reader stands in the way, this does
 // little and costs little.
 func (k *logKeeper) write() {
-	written, err := k.writer.writeBack()
-	if err == nil {
+	if !k.one.TryLock() {
+		return // the other one is at it
+	}
+	defer k.one.Unlock()
+	if written, err := k.back(k.writer); err == nil {
 		k.written = written
 	}
-	k.failed = k.failed || ofDisk(err)
 }
 
-// diskFailed is the second connection's answer when the disk has failed.
-const diskFailed = -2
-
-func ofDisk(err error) bool {
-	var e *dbError
-	return errors.As(err, &e) && e.code&0xff == int(sqlite3.IOERR)
+// back has c write back what it can; one is held. When the disk has failed once nothing is
+// written back any more, by neither of the two: SQLite would go on behind what is
+// missing on disk.
+func (k *logKeeper) back(c *dbConn) (written int, err error) {
+	if k.failed.Load() {
+		return 0, errDiskFailed
+	}
+	err = c.protect(func() (err error) {
+		written, err = c.writeBack()
+		return err
+	})
+	if e := (*dbError)(nil); errors.As(err, &e) && e.code&0xff == int(sqlite3.IOERR) {
+		k.failed.Store(true)
+	}
+	return written, err
 }
+
+var errDiskFailed = errors.New("the disk has failed while the log was written back")
 
 // run writes the log back whenever it is asked to, and when nothing is committed
 // any more, until close. Its connection is opened when it is needed, and closed
@@ -168,14 +180,10 @@ func (k *logKeeper) run() {
 			c = k.open()
 		}
 		if c != nil {
-			err := c.protect(func() (err error) {
-				written, err = c.writeBack()
-				return err
-			})
-			switch {
-			case ofDisk(err):
-				written = diskFailed
-			case err != nil && c.broken:
+			k.one.Lock()
+			n, err := k.back(c)
+			k.one.Unlock()
+			if written = n; err != nil && c.broken {
 				written = -1
 			}
 		}
@@ -196,8 +204,8 @@ func (k *logKeeper) run() {
 			}
 			k.told <- write()
 		case <-tick:
-			// One that fails is none of anybody's business: the next commit, or the
-			// end, has it done again.
+			// One that can't be done is none of anybody's business: the next commit, or
+			// the end, has it done again.
 			if n := k.commits.Load(); n != seen {
 				seen = n
 			} else if n != done {

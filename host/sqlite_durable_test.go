@@ -20,21 +20,22 @@ import (
 
 // cutWorld is a database on a disk that fails, in a machine whose power fails.
 type cutWorld struct {
-	t     *testing.T
-	fs    *faultFS
-	path  string
-	f     *dbFile
-	read  *dbReader // holds the log back; nil if there is none
-	next  int64
-	acked map[int64]bool // rows whose commit returned, or that were seen and relied upon
+	t      *testing.T
+	fs     *faultFS
+	path   string
+	f      *dbFile
+	limits logLimits
+	read   *dbReader // holds the log back; nil if there is none
+	next   int64
+	acked  map[int64]bool // rows whose commit returned, or that were seen and relied upon
 
 	mu   sync.Mutex
 	rand *rand.Rand
 	fail atomic.Pointer[string] // the kind of file whose next sync fails
 }
 
-func newCutWorld(t *testing.T, seed uint64) *cutWorld {
-	w := &cutWorld{t: t, path: t.TempDir() + "/cut.db", acked: map[int64]bool{}, rand: rand.New(rand.NewPCG(seed, 1))}
+func newCutWorld(t *testing.T, seed uint64, limits logLimits) *cutWorld {
+	w := &cutWorld{t: t, limits: limits, path: t.TempDir() + "/cut.db", acked: map[int64]bool{}, rand: rand.New(rand.NewPCG(seed, 1))}
 	var name string
 	w.fs, name = newFaultFS(t)
 	w.fs.sync = func(kind string) error {
@@ -53,8 +54,11 @@ func newCutWorld(t *testing.T, seed uint64) *cutWorld {
 	return w
 }
 
+// leftAlone is a log that nobody writes back unless he is told to.
+var leftAlone = logLimits{begin: 1 << 20, rest: 1, most: 1 << 20}
+
 func (w *cutWorld) file(vfs string) *dbFile {
-	return &dbFile{path: w.path, options: dbOptions{busy: time.Second, vfs: vfs}, limits: logLimits{begin: 12, rest: 3, most: 40},
+	return &dbFile{path: w.path, options: dbOptions{busy: time.Second, vfs: vfs}, limits: w.limits,
 		syncDir: w.fs.syncDir, opened: makeRows}
 }
 
@@ -234,7 +238,7 @@ func TestDatabaseOutlastsFailedSyncs(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			w := newCutWorld(t, seed)
+			w := newCutWorld(t, seed, logLimits{begin: 12, rest: 3, most: 40, idle: 3 * time.Millisecond})
 			for range 60 {
 				w.step()
 			}
@@ -257,8 +261,7 @@ func TestDatabaseOutlastsFailedSyncs(t *testing.T) {
 // Until the log is known to be on disk nothing of it goes into the database: after a
 // power cut the old log would be read over newer pages.
 func TestDatabaseLogIsNotWrittenBackBeforeItIsOnDisk(t *testing.T) {
-	w := newCutWorld(t, 0)
-	w.f.log.limits = logLimits{1 << 20, 1, 1 << 20} // nobody writes the log back
+	w := newCutWorld(t, 0, leftAlone)
 	for range 3 {
 		if err := w.commit(); err != nil {
 			t.Fatal(err)
@@ -315,8 +318,7 @@ func TestDatabaseLogIsNotWrittenBackBeforeItIsOnDisk(t *testing.T) {
 // Pages that the kernel drops between SQLite's reading of the log and ours make it
 // shorter than what is shown.
 func TestDatabaseLogThatShrinksUnderItsReader(t *testing.T) {
-	w := newCutWorld(t, 0)
-	w.f.log.limits = logLimits{1 << 20, 1, 1 << 20} // nobody writes the log back
+	w := newCutWorld(t, 0, leftAlone)
 	for range 3 {
 		if err := w.commit(); err != nil {
 			t.Fatal(err)
@@ -353,9 +355,8 @@ func TestDatabaseLogThatShrinksUnderItsReader(t *testing.T) {
 // written back again, out of a log that is read anew.
 func TestDatabaseFailedCheckpoint(t *testing.T) {
 	for _, held := range []bool{false, true} {
-		w := newCutWorld(t, 0)
+		w := newCutWorld(t, 0, leftAlone)
 		k := w.f.log
-		k.limits = logLimits{1 << 20, 1, 1 << 20}
 		commits := func(n int) {
 			t.Helper()
 			for range n {
@@ -367,8 +368,8 @@ func TestDatabaseFailedCheckpoint(t *testing.T) {
 		commits(3)
 		w.hold()
 		commits(3)
-		if k.write(); k.written == 0 || k.written >= k.pages || k.failed {
-			t.Fatalf("%d of %d pages are written back, failed: %t", k.written, k.pages, k.failed)
+		if k.write(); k.written == 0 || k.written >= k.pages || k.failed.Load() {
+			t.Fatalf("%d of %d pages are written back, failed: %t", k.written, k.pages, k.failed.Load())
 		}
 		w.hold()
 		if held {
@@ -376,7 +377,7 @@ func TestDatabaseFailedCheckpoint(t *testing.T) {
 		}
 		db := ".db"
 		w.fail.Store(&db)
-		if k.write(); !k.failed {
+		if k.write(); !k.failed.Load() {
 			t.Fatal("the fault did not happen")
 		}
 		if held {
