@@ -44,7 +44,7 @@ unraced := TestScripts|TestTorture|TestBacklog.*|TestReplayCommandKilled|TestRep
 unraced := $(unraced)|TestEndedWhileReloading|TestFlippedBitInEachCacheEntry|TestPluginNewInGo|TestLedgerWithoutPermission
 unraced := $(unraced)|TestSignalsDrain|TestSecondSignal|TestTwoSignalsAtOnce|TestVerifyAfterKill|TestGapOutlivesAKill
 unraced := $(unraced)|TestReplayCrashes|TestInspectGoGuest|TestBundleOfTheGoGuest|TestBrokenInOneWay
-unraced := $(unraced)|TestSpecification|TestGoGuestComputesTheSame|TestLargeEncodings|TestRandomModulesAgree|TestScrambled
+unraced := $(unraced)|TestSpecification|TestGoGuestComputesTheSame|TestLargeEncodings|TestRandomModulesAgree|TestScrambled|TestWhatACallMakesTheHostHold
 
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 

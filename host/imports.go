@@ -177,7 +177,8 @@ func (s *Sink) verdict(ctx context.Context, mod api.Module, stack []uint64) {
 	// memory of the host without a bound is not.
 	reason := text(mod, stack[2], stack[3], abi.MaxVerdictText)
 	if c.reasonLen += len(reason); c.reasonLen > s.o.VerdictBytes {
-		reason = fmt.Sprintf("the reasons of this batch are longer than %d bytes, this one was dropped", s.o.VerdictBytes)
+		// One text for all of them: the host holds it once.
+		reason = "the reasons of this batch are longer than verdict_bytes, this one was dropped"
 		s.breach(ctx, LimitVerdict)
 	}
 	c.verdicts[index] = abi.Verdict{Code: code, Reason: reason}

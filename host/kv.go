@@ -131,7 +131,10 @@ func (k *kvStore) get(key string) ([]byte, bool) {
 	return v, ok
 }
 
-// set stages a change; a nil value removes.
+// set stages a change; a nil value removes. What is staged are the keys that the
+// grant allows, and removals of keys that the store has: a key that came and went
+// within the call leaves nothing. So a call makes the host hold no more than the
+// grant, beside the store, and can still turn any store into any other.
 func (k *kvStore) set(key string, value []byte) abi.Status {
 	old, there := k.get(key)
 	keys, size := k.keys, k.size
@@ -148,7 +151,11 @@ func (k *kvStore) set(key string, value []byte) abi.Status {
 		return abi.StatusAbsent
 	}
 	k.keys, k.size = keys, size
-	k.staged[key] = value
+	if _, stored := k.values[key]; value == nil && !stored {
+		delete(k.staged, key)
+	} else {
+		k.staged[key] = value
+	}
 	return abi.StatusDone
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
@@ -268,6 +269,74 @@ func TestKVLimits(t *testing.T) {
 	k.drop()
 	if k.keys != 1 || k.size != 19 {
 		t.Errorf("dropped: %d keys, %d bytes", k.keys, k.size)
+	}
+}
+
+// Whatever one call sets and deletes, what the store holds for it is bounded by
+// what is in the store and what the grant allows, and what is committed is what a
+// plain map says.
+func TestKVChangesOfOneCallAreBounded(t *testing.T) {
+	const maxKeys, maxBytes = 8, 400
+	path := filepath.Join(t.TempDir(), "kv.db")
+	k := newKVStore(KVGrant{Path: path, MaxKeys: maxKeys, MaxBytes: maxBytes}, nil)
+	if err := k.load(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	x := uint64(7)
+	random := func(n int) int {
+		x = x*6364136223846793005 + 1442695040888963407
+		return int(x >> 33 % uint64(n))
+	}
+	for range 20 {
+		held := 0
+		for key, v := range k.values {
+			held += len(key) + len(v)
+		}
+		for range 500 {
+			// Some keys come again and most never do.
+			key := fmt.Sprint("key-", random(12))
+			if random(3) > 0 {
+				key = fmt.Sprint("new-", x)
+			}
+			if v := strings.Repeat("v", random(60)); k.set(key, []byte(v)) == abi.StatusDone {
+				want[key] = v
+			}
+			if random(8) > 0 {
+				_, there := want[key]
+				if status := k.set(key, nil); (status == abi.StatusDone) != there {
+					t.Fatalf("delete %s: %v, there: %v", key, status, there)
+				}
+				delete(want, key)
+			}
+			staged := 0
+			for key, v := range k.staged {
+				staged += len(key) + len(v)
+			}
+			if len(k.staged) > len(k.values)+maxKeys || staged > held+maxBytes {
+				t.Fatalf("%d changes of %d bytes are held, beside a store of %d keys and %d bytes", len(k.staged), staged, len(k.values), held)
+			}
+		}
+		if err := k.commit(context.Background(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.file.close(); err != nil {
+			t.Fatal(err)
+		}
+		k.loaded = false
+		if err := k.load(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for key, v := range k.values {
+			got[key] = string(v)
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("the store holds %v, wanted %v", got, want)
+		}
+	}
+	if err := k.file.close(); err != nil {
+		t.Error(err)
 	}
 }
 
