@@ -68,6 +68,7 @@ var zoo = []zooCase{
 	{"re-entry", 1, 0, abi.Trap, "raise stack"},
 	{"half-rejected", 2, 0, abi.BadABI, "OK with 1 verdicts"},
 	{"inbox-wraps", 1, 0, abi.BadABI, "audit_reserve"},
+	{"panic-with-event", 1, 0, abi.Trap, "panic: "},
 }
 
 // zooRefused are the guests that are not loaded, with the reason.
@@ -102,7 +103,7 @@ func thousandsOfExports() []byte {
 // Debian package wabt, which .ci/run installs.
 func TestZooIsAssembled(t *testing.T) {
 	texts, err := filepath.Glob(filepath.Join(zooFolder, "*.wat"))
-	if err != nil || len(texts) != 17 {
+	if err != nil || len(texts) != 18 {
 		t.Fatalf("%d texts, %v", len(texts), err)
 	}
 	if all, _ := filepath.Glob(filepath.Join(zooFolder, "*.hex")); len(all) != len(texts) {

@@ -309,7 +309,7 @@ func (d *Drainer) wait(ctx context.Context, pause time.Duration) error {
 // trouble makes an error visible.
 func (d *Drainer) trouble(what string, err error, attrs ...slog.Attr) {
 	text := what + ": " + err.Error()
-	d.update(func(m *SinkMetrics) { m.wrong(text) })
+	d.update(func(m *SinkMetrics) { m.wrong(text); m.LastOutcome = abi.OK })
 	d.log.LogAttrs(context.Background(), slog.LevelError, "sink in trouble",
 		append(attrs, slog.String("what", what), slog.String("error", bounded(err.Error())))...)
 }

@@ -352,6 +352,7 @@ func (d *Drainer) count(r *abi.Result, n int) {
 		}
 		if r.Outcome != abi.OK && r.Outcome != abi.Partial {
 			m.wrong(r.Outcome.String() + ": " + r.Detail)
+			m.LastOutcome = r.Outcome
 		}
 	})
 	if r.Races > 0 {

@@ -3,6 +3,8 @@ package queue
 import (
 	"strings"
 	"time"
+
+	"github.com/audit-host/audit-host/abi"
 )
 
 // State is what a drainer is doing.
@@ -42,6 +44,9 @@ type SinkMetrics struct {
 	// when. It stays when all goes well again.
 	LastError   string
 	LastErrorAt time.Time
+	// LastOutcome is that of the delivery which went wrong last; OK if what went
+	// wrong since was not the sink. Unlike LastError it has no text of the sink.
+	LastOutcome abi.Outcome
 	// PendingBytes is about what the pending events take, in IDs and records: their
 	// number times the mean of those that the sink was handed.
 	PendingBytes uint64

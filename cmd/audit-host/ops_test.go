@@ -315,7 +315,7 @@ func TestDeadLettersThatCannotBeWritten(t *testing.T) {
 	until(t, "the ledger has all", func() bool { return sinksOf(t, config)["ledger"].Appended == 3 })
 	until(t, "ready tells", func() bool {
 		got := string(d.request(t, "GET", "/-/ready", "", 200))
-		return strings.Contains(got, "sink mock is waiting: store dead letters") && strings.HasSuffix(got, `"degraded":true}`+"\n")
+		return strings.Contains(got, "sink mock is waiting: audit-host sink list tells why") && strings.HasSuffix(got, `"degraded":true}`+"\n")
 	})
 	if err := os.Remove(letters); err != nil {
 		t.Fatal(err)

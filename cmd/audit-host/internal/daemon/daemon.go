@@ -170,7 +170,7 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 			}
 			return p.Letters.Put(ctx, letters)
 		},
-		Ready:        func() (bool, []string) { return ready(p, time.Now()) },
+		Ready:        func(told bool) (bool, []string) { return ready(p, time.Now(), told) },
 		Metrics:      metrics.Handler(registry, o.Log),
 		Token:        string(cfg.HTTP.Token),
 		DurableLevel: p.Level,

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -34,9 +35,15 @@ func TestTrouble(t *testing.T) {
 				if !required {
 					want = strings.Replace(want, "sink ledger", "sink ledger (optional)", 1)
 				}
-				harm, reason := trouble(&c.m, now)
+				harm, reason := trouble(&c.m, now, func(text, _ string) string { return text })
 				if harm != (c.harm && required) || !strings.Contains(reason, want) || (reason == "") != (want == "") {
 					t.Errorf("required %v: %v, %q; want %v, %q", required, harm, reason, c.harm && required, want)
+				}
+				// To those who may not read it, the outcome and not the text.
+				c.m.LastOutcome = abi.Trap
+				_, hidden := trouble(&c.m, now, func(_, instead string) string { return instead })
+				if (hidden == "") != (want == "") || c.m.LastError+c.m.Parked != "" && (strings.Contains(hidden, c.m.LastError+c.m.Parked) || !strings.Contains(hidden, "TRAP, audit-host sink list tells why")) {
+					t.Errorf("required %v: hidden: %q", required, hidden)
 				}
 			}
 		})

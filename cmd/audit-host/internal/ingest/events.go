@@ -255,7 +255,10 @@ func (s *Server) find(ctx context.Context, a *Answer, res *Result, payload [sha2
 	case !ok:
 		return errors.New("committed, but neither in the ledger nor among the dead letters")
 	case at.DeadLetter != "":
-		res.Status, res.Error = StatusDeadLetter, cut(at.DeadLetter)
+		res.Status, res.Error = StatusDeadLetter, "refused by the ledger: audit-host dlq show tells why"
+		if s.o.Token != "" { // which the request has brought: the text may be the plugin's
+			res.Error = cut(at.DeadLetter)
+		}
 	default:
 		res.Status, res.Sequence, res.RowHash = StatusAppended, at.Sequence, at.RowHash
 		if at.Head.Sequence > 0 && (a.Head == nil || at.Head.Sequence > a.Head.Sequence) {

@@ -40,7 +40,7 @@ func TestEventsAnswers(t *testing.T) {
 		{"only skipped", "/v1/events?ack=accepted", `{"id":"a","decision":"allow"}`, nil, 200, "a:skipped", ""},
 		{"accepted", "/v1/events?ack=accepted", event("a"), nil, 202, "a:accepted", ""},
 		{"ledger", "/v1/events?ack=ledger", event("a"), nil, 200, "a:appended", `"sequence":1,"row_hash":"0000`},
-		{"dead letter", "/v1/events?ack=ledger", event(poison), nil, 200, poison + ":dead_letter", "the sink refused it"},
+		{"dead letter", "/v1/events?ack=ledger", event(poison), nil, 200, poison + ":dead_letter", "refused by the ledger"},
 		{"too large among others", "/v1/events", "[" + long + "," + event("b") + "]", nil, 200, ":rejected b:durable", "http.max_event"},
 		{"too large alone", "/v1/events", long, nil, 413, ":rejected", "http.max_event"},
 		{"too large for the queue", "/v1/events", event(strings.Repeat("x", 110)), nil, 413, strings.Repeat("x", 110) + ":rejected", "too large"},
@@ -376,7 +376,7 @@ func TestGuards(t *testing.T) {
 func TestReady(t *testing.T) {
 	var reasons []string
 	r := newRig(t, queue.MemoryOptions{}, func(o *Options) {
-		o.Ready = func() (bool, []string) { return reasons == nil, reasons }
+		o.Ready = func(bool) (bool, []string) { return reasons == nil, reasons }
 	})
 	if got := r.do(200, request("GET", "/-/ready", "")).Body.String(); got != `{"ready":true,"reasons":[]}`+"\n" {
 		t.Errorf("answer %s", got)
@@ -386,4 +386,26 @@ func TestReady(t *testing.T) {
 		t.Errorf("answer %s", got)
 	}
 	r.do(404, request("GET", "/metrics", ""))
+}
+
+// The text of a plugin goes to those who have brought the token.
+func TestPluginTextNeedsTheToken(t *testing.T) {
+	const token = "0123456789abcdef"
+	for _, with := range []string{"", token} {
+		r := newRig(t, queue.MemoryOptions{}, func(o *Options) {
+			o.Token = with
+			o.Ready = func(told bool) (bool, []string) { return false, []string{fmt.Sprint("told ", told)} }
+		})
+		r.commitAll()
+		for _, given := range []string{"", "Bearer " + token, "Bearer 0123456789abcdeX"} {
+			want := fmt.Sprint("told ", with != "" && given == "Bearer "+token)
+			if got := r.do(503, request("GET", "/-/ready", "", "Authorization", given)).Body.String(); !strings.Contains(got, want) {
+				t.Errorf("token %q, given %q: %s", with, given, got)
+			}
+		}
+		got := r.do(200, request("POST", "/v1/events?ack=ledger", event(poison), "Authorization", "Bearer "+token)).Body.String()
+		if told := strings.Contains(got, "the sink refused it"); told != (with != "") {
+			t.Errorf("token %q: %s", with, got)
+		}
+	}
 }

@@ -136,8 +136,9 @@ type Options struct {
 	// repeats a batch until it is answered with 200.
 	DeadLetters func(ctx context.Context, refused []Refused) error
 	// Ready tells whether events can be recorded now, and if not, why. Nil is
-	// always ready.
-	Ready   func() (ok bool, reasons []string)
+	// always ready. Unless the request has brought the token, told is false, and
+	// the reasons hold no text of a plugin: it may hold events.
+	Ready   func(told bool) (ok bool, reasons []string)
 	Metrics http.Handler // nil: no /metrics
 	// Token is asked for at each POST and at /metrics. Empty: none is, and only
 	// requests to an IP address or to localhost are served, so that a web page

@@ -156,7 +156,7 @@ func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) *failure {
 	return nil
 }
 
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) *failure {
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) *failure {
 	answer := struct {
 		Ready   bool     `json:"ready"`
 		Reasons []string `json:"reasons"`
@@ -164,7 +164,7 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) *failure {
 		Degraded bool `json:"degraded,omitempty"`
 	}{Ready: true}
 	if s.o.Ready != nil {
-		answer.Ready, answer.Reasons = s.o.Ready()
+		answer.Ready, answer.Reasons = s.o.Ready(s.o.Token != "" && s.checkToken(r) == nil)
 	}
 	if answer.Reasons == nil {
 		answer.Reasons = []string{}
