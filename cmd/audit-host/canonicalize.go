@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/event"
 )
 
@@ -28,7 +29,7 @@ is no event is named by its number and left out; the exit code is then 1.`,
 				return err
 			}
 			defer in.Close()
-			out := bufio.NewWriterSize(c.OutOrStdout(), 64<<10)
+			out := bufio.NewWriterSize(visible.Data(c.OutOrStdout()), 64<<10)
 			bad := complaints{stderr: c.ErrOrStderr()}
 			const most = 8 * event.MaxPayload // no longer text is read as an event
 			err = readLines(c.Context(), in, most, &bad, func(line int, raw []byte) error {

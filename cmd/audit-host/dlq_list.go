@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/host"
 )
 
@@ -119,7 +120,11 @@ func showLetters(c *cobra.Command, path string, flags *letterFlags, state string
 		return err
 	}
 	defer func() { err = errors.Join(err, letters.Close()) }()
-	out := bufio.NewWriter(c.OutOrStdout())
+	w := c.OutOrStdout()
+	if asJSON, _ := c.Flags().GetBool("json"); asJSON {
+		w = visible.Data(w) // a payload is what its hash says, byte for byte
+	}
+	out := bufio.NewWriter(w)
 	seen := map[int64]bool{}
 	n, err := eachLetter(c.Context(), letters, f, func(l *host.Letter) error {
 		if len(f.IDs) > 0 {
@@ -148,7 +153,7 @@ func showLetters(c *cobra.Command, path string, flags *letterFlags, state string
 // letterLine is a letter in one line.
 func letterLine(l *host.Letter) string {
 	line := fmt.Sprintf("%d  %s  %s  %s  %d attempts  %s  %s", l.DLQID, l.FailedAt.UTC().Format(time.RFC3339),
-		plain(l.Sink), l.Outcome, l.Attempts, plain(l.Event.ID), strconv.Quote(l.Reason))
+		visible.Word(l.Sink), l.Outcome, l.Attempts, visible.Word(l.Event.ID), strconv.Quote(l.Reason))
 	if !l.ResolvedAt.IsZero() {
 		line += "  resolved " + l.ResolvedAt.UTC().Format(time.RFC3339)
 	}
@@ -169,7 +174,7 @@ func letterText(l *host.Letter) string {
 		}
 		fmt.Fprintf(&b, "  %s\n", name)
 		for row := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
-			fmt.Fprintf(&b, "    %s\n", printable(row))
+			fmt.Fprintf(&b, "    %s\n", visible.Line(row))
 		}
 	}
 	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
@@ -179,24 +184,24 @@ func letterText(l *host.Letter) string {
 	}
 	fmt.Fprintf(&b, "dead letter %d, %s\n", l.DLQID, state)
 	line("failed at", "%s", at(l.FailedAt))
-	line("sink", "%s", plain(l.Sink))
-	line("plugin", "%s", plain(l.Plugin))
+	line("sink", "%s", visible.Word(l.Sink))
+	line("plugin", "%s", visible.Word(l.Plugin))
 	line("outcome", "%s", l.Outcome)
 	line("attempts", "%d", l.Attempts)
 	if l.Replays > 0 {
 		line("replays", "%d, the last one at %s", l.Replays, at(l.ReplayedAt))
 	}
 	if !l.ResolvedAt.IsZero() {
-		line("resolved at", "%s, %s", at(l.ResolvedAt), printable(l.Resolution))
+		line("resolved at", "%s, %s", at(l.ResolvedAt), visible.Line(l.Resolution))
 	}
-	line("event id", "%s", plain(e.ID))
-	line("event type", "%s", plain(e.EventType))
-	line("agent", "%s", plain(e.AgentID))
-	line("timestamp", "%s", plain(e.Timestamp))
+	line("event id", "%s", visible.Word(e.ID))
+	line("event type", "%s", visible.Word(e.EventType))
+	line("agent", "%s", visible.Word(e.AgentID))
+	line("timestamp", "%s", visible.Word(e.Timestamp))
 	line("position", "%d", e.Seq)
 	if l.Raw == nil {
 		line("payload hash", "%x", e.PayloadHash)
-		line("signature", "%s %s", e.AttestLevel, plain(e.KeyID))
+		line("signature", "%s %s", e.AttestLevel, visible.Word(e.KeyID))
 	}
 	block("reason", l.Reason)
 	block("stderr", l.Stderr)
@@ -206,16 +211,6 @@ func letterText(l *host.Letter) string {
 		block("payload", string(e.Payload))
 	}
 	return b.String()
-}
-
-// printable is a text that does nothing to a terminal.
-func printable(s string) string {
-	for _, r := range s {
-		if !strconv.IsPrint(r) && r != '\t' {
-			return strconv.Quote(s)
-		}
-	}
-	return s
 }
 
 func letterForJSON(l *host.Letter) letterJSON {

@@ -14,6 +14,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/control"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/statedir"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/host"
 )
 
@@ -176,7 +177,7 @@ func (r *replayPrinter) write(v any, id int64, sink, what, event, reason string)
 	if reason != "" {
 		reason = "  " + strconv.Quote(reason)
 	}
-	_, err := fmt.Fprintf(r.stdout, "%d  %s  %s  %s%s\n", id, plain(sink), what, plain(event), reason)
+	_, err := fmt.Fprintf(r.stdout, "%d  %s  %s  %s%s\n", id, visible.Word(sink), what, visible.Word(event), reason)
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/host"
 )
 
@@ -50,7 +51,7 @@ func describePlugin(w io.Writer, in *host.Inspection) error {
 		fmt.Fprintf(&b, "%-13s %s\n", what+":", fmt.Sprintf(format, args...))
 	}
 	if m := in.Manifest; m != nil {
-		line("plugin", "%s %s", m.Name, plain(m.Version))
+		line("plugin", "%s %s", m.Name, visible.Word(m.Version))
 		line("idempotent", "%v", m.Idempotent)
 	}
 	line("sha256", "%s", in.Digest)
@@ -63,10 +64,10 @@ func describePlugin(w io.Writer, in *host.Inspection) error {
 	}
 	line("memory", "%d bytes, %s", in.MemoryMin, limit)
 	for _, s := range in.Imports {
-		line("import", "%s.%s %s", plain(s.Module), plain(s.Name), s.Type)
+		line("import", "%s.%s %s", visible.Word(s.Module), visible.Word(s.Name), s.Type)
 	}
 	for _, s := range in.Exports {
-		line("export", "%s %s", plain(s.Name), s.Type)
+		line("export", "%s %s", visible.Word(s.Name), s.Type)
 	}
 	if in.Fits {
 		line("fits", "yes")

@@ -17,11 +17,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	audithost "github.com/audit-host/audit-host"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/host/conformance"
 )
 
@@ -78,9 +78,11 @@ all could be checked, 78 the configuration can't be read.`,
 		if *logged {
 			o.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 		}
-		card := &scorecard{w: c.OutOrStdout()}
+		card := &scorecard{w: c.OutOrStdout(), plain: true}
 		if !*asJSON {
-			card.plain = !isTerminal(card.w) || os.Getenv("NO_COLOR") != ""
+			if f := visible.Terminal(card.w); f != nil && os.Getenv("NO_COLOR") == "" {
+				card.plain, card.colours = false, f
+			}
 			o.Done = card.result
 		}
 		// Its world is to be removed, also when it is interrupted.
@@ -188,18 +190,14 @@ func ruleText(rule string) string {
 	return strings.Trim(string(text), " \n-|")
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
 // scorecard writes results as they come: marks on a terminal, words elsewhere.
 type scorecard struct {
-	w      io.Writer
-	plain  bool
-	spaced bool     // the last line is empty
-	left   []string // cases that were not run for another one's sake
-	err    error    // the first of writing
+	w       io.Writer
+	colours io.Writer // the terminal, for marks; nil if plain
+	plain   bool
+	spaced  bool     // the last line is empty
+	left    []string // cases that were not run for another one's sake
+	err     error    // the first of writing
 }
 
 // marks are those of a terminal, with their colour, and the words for elsewhere.
@@ -216,17 +214,22 @@ func (s *scorecard) print(format string, args ...any) {
 	}
 }
 
+func (s *scorecard) mark(of conformance.Status) {
+	if s.plain {
+		s.print("%s", marks[of][1])
+	} else if _, err := io.WriteString(s.colours, marks[of][0]); s.err == nil {
+		s.err = err
+	}
+}
+
 func (s *scorecard) result(r conformance.Result) {
 	if r.After != "" {
 		s.left = append(s.left, r.Case)
 		return
 	}
 	s.spaced = false
-	mark := marks[r.Status][0]
-	if s.plain {
-		mark = marks[r.Status][1]
-	}
-	s.print("%s %-3s  %-11s  %s\n", mark, r.Rule, r.Case, r.Title)
+	s.mark(r.Status)
+	s.print(" %-3s  %-11s  %s\n", r.Rule, r.Case, r.Title)
 	if r.Note != "" {
 		s.indented("", r.Note)
 	}
@@ -262,7 +265,7 @@ func (s *scorecard) indented(label, text string) {
 		}
 	}
 	for word := range strings.FieldsSeq(text) {
-		word = safe(word)
+		word = visible.Line(word)
 		if line != "" && len(line)+1+len(word) > width {
 			put()
 		}
@@ -276,11 +279,8 @@ func (s *scorecard) indented(label, text string) {
 
 func (s *scorecard) end(r *conformance.Report) error {
 	if s.left != nil {
-		mark := marks[conformance.Unchecked][0]
-		if s.plain {
-			mark = marks[conformance.Unchecked][1]
-		}
-		s.print("%s without the above nothing can be said of\n", mark)
+		s.mark(conformance.Unchecked)
+		s.print(" without the above nothing can be said of\n")
 		s.indented("", strings.Join(s.left, ", "))
 		s.spaced = false
 	}
@@ -289,7 +289,7 @@ func (s *scorecard) end(r *conformance.Report) error {
 	}
 	name := "a module without a manifest"
 	if r.Plugin != "" {
-		name = safe(r.Plugin) + " " + safe(r.Version)
+		name = visible.Line(r.Plugin) + " " + visible.Line(r.Version)
 	}
 	s.print("%s, sha256 %s\n", name, r.Digest)
 	s.print("%d held, %d broken, %d do not apply, %d could not be checked, %.1f s\n", r.Held, r.Breaches, r.Inapplicable, r.Unchecked, r.Took.Round(100*time.Millisecond).Seconds())

@@ -10,6 +10,7 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/manifest"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 )
 
 func newPluginManifest() *cobra.Command {
@@ -33,7 +34,7 @@ event that comes twice is stored once), config_schema (JSON Schema).`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "%s is %s %s, capabilities: %s\n", wasm, m.Name, plain(m.Version), listOf(m.Capabilities))
+			fmt.Fprintf(c.ErrOrStderr(), "%s is %s %s, capabilities: %s\n", wasm, m.Name, visible.Word(m.Version), listOf(m.Capabilities))
 			return nil
 		},
 	}

@@ -9,11 +9,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/plugins/bundled"
 )
@@ -128,7 +128,7 @@ func configOf(path, sink string) (json.RawMessage, error) {
 	}
 	i := slices.IndexFunc(cfg.Sinks, func(s config.Sink) bool { return s.Name == sink })
 	if i < 0 {
-		return nil, fmt.Errorf("%s has no sink %s, whose plugin crashed", path, plain(sink))
+		return nil, fmt.Errorf("%s has no sink %s, whose plugin crashed", path, visible.Word(sink))
 	}
 	return cfg.Sinks[i].Config, nil
 }
@@ -139,10 +139,10 @@ func describeReplay(w io.Writer, b *host.Bundle, r *host.Replayed, configured bo
 	line := func(what, format string, args ...any) {
 		fmt.Fprintf(&out, "%-8s %s\n", what+":", fmt.Sprintf(format, args...))
 	}
-	line("plugin", "%s %s, sha256 %s", safe(b.Plugin.Name), safe(b.Plugin.Version), safe(b.Plugin.Digest))
-	line("sink", "%s", safe(b.Sink))
-	line("crash", "%s in %s at %s: %s", safe(b.Outcome), safe(b.Export), b.Time.Format(time.RFC3339), safe(first(b.Detail)))
-	line("replay", "%s in %s: %s", r.Outcome, safe(r.Export), safe(first(r.Detail)))
+	line("plugin", "%s %s, sha256 %s", visible.Line(b.Plugin.Name), visible.Line(b.Plugin.Version), visible.Line(b.Plugin.Digest))
+	line("sink", "%s", visible.Line(b.Sink))
+	line("crash", "%s in %s at %s: %s", visible.Line(b.Outcome), visible.Line(b.Export), b.Time.Format(time.RFC3339), visible.Line(first(b.Detail)))
+	line("replay", "%s in %s: %s", r.Outcome, visible.Line(r.Export), visible.Line(first(r.Detail)))
 	switch {
 	case r.Same && r.FuelLeft == b.FuelLeft:
 		line("same", "yes, with the same fuel left (%d)", r.FuelLeft)
@@ -152,37 +152,24 @@ func describeReplay(w io.Writer, b *host.Bundle, r *host.Replayed, configured bo
 		line("same", "NO")
 	}
 	if r.Diverged != "" {
-		line("note", "%s", safe(r.Diverged))
+		line("note", "%s", visible.Line(r.Diverged))
 	}
 	if b.Unreplayable != "" {
-		line("note", "%s", safe(b.Unreplayable))
+		line("note", "%s", visible.Line(b.Unreplayable))
 	}
 	if len(b.Redacted) > 0 && !configured {
-		line("note", "the plugin got its configuration without %s; name the configuration with -c", safe(strings.Join(b.Redacted, ", ")))
+		line("note", "the plugin got its configuration without %s; name the configuration with -c", visible.Line(strings.Join(b.Redacted, ", ")))
 	}
 	for _, text := range []string{r.Trace, r.Stderr} {
 		if text != "" {
 			out.WriteByte('\n')
 		}
 		for l := range strings.Lines(text) {
-			out.WriteString("  " + safe(strings.TrimRight(l, "\n")) + "\n")
+			out.WriteString("  " + visible.Line(strings.TrimRight(l, "\n")) + "\n")
 		}
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
-}
-
-// safe is a guest's or a stranger's text without what a terminal would obey.
-func safe(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
 }
 
 // first is the first line of a text.

@@ -2,11 +2,11 @@ package main
 
 import (
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
+
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 )
 
 // progress shows how far a long command is, on a terminal only.
@@ -15,8 +15,8 @@ type progress struct{ bar *progressbar.ProgressBar }
 // newProgress starts a bar up to total, or a spinner if total is 0. Bytes says
 // that bytes are counted and not rows.
 func newProgress(stderr io.Writer, what string, total int64, bytes bool) progress {
-	f, ok := stderr.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	f := visible.Terminal(stderr)
+	if f == nil {
 		return progress{}
 	}
 	if total <= 0 {

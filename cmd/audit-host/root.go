@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 )
 
 // run is the whole program. It returns the exit code.
@@ -21,9 +22,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	began := false
 	root := newRoot()
+	// Whatever a plugin or a client has put into a text, a terminal is not moved by it.
+	out, words := visible.NewWriter(stdout), visible.NewWriter(stderr)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(out)
+	root.SetErr(words)
 	root.SetArgs(args)
 	profile := profileFlag(root)
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
@@ -38,7 +41,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil && !began && !errors.As(err, &exit) {
 		err = &exitError{exitUsage, err}
 	}
-	return report(err, stderr)
+	err = errors.Join(err, out.Flush())
+	code := report(err, words)
+	_ = words.Flush() // there is nowhere left to say so
+	return code
 }
 
 func newRoot() *cobra.Command {

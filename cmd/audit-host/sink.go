@@ -12,6 +12,7 @@ import (
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/control"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 )
 
 // dialDaemon reaches the daemon of a configuration.
@@ -77,7 +78,7 @@ went wrong last and how long ago. A plugin that has taken over not long ago is o
 			}
 			plugin := "-"
 			if s.Plugin != "" {
-				plugin = fmt.Sprintf("%s %s (%.12s)", s.Plugin, s.Version, s.SHA256)
+				plugin = fmt.Sprintf("%s %s (%.12s)", visible.Word(s.Plugin), visible.Word(s.Version), s.SHA256)
 			}
 			if s.Probation {
 				plugin += ", on probation"

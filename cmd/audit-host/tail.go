@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/ledger"
 )
@@ -60,7 +61,11 @@ verified.`,
 		if err != nil {
 			return err
 		}
-		out := bufio.NewWriter(c.OutOrStdout())
+		w := c.OutOrStdout()
+		if *asJSON {
+			w = visible.Data(w) // a payload is what its hash says, byte for byte
+		}
+		out := bufio.NewWriter(w)
 		for i := range rows {
 			if *asJSON {
 				err = writeJSON(out, rowForJSON(&rows[i]))
@@ -93,26 +98,13 @@ func rowForJSON(r *ledger.Row) rowJSON {
 }
 
 func rowForPeople(r *ledger.Row) string {
-	text := fmt.Sprintf("%d  %s  %s  %s", r.Sequence, plain(r.Timestamp), plain(r.EventType), plain(r.AgentID))
+	text := fmt.Sprintf("%d  %s  %s  %s", r.Sequence, visible.Word(r.Timestamp), visible.Word(r.EventType), visible.Word(r.AgentID))
 	d, err := event.DecisionOf(abi.Event{ID: r.ID, Payload: r.Payload})
 	switch {
 	case err != nil:
 		text += "  (unreadable payload)"
 	case d.Kind != event.KindAllow:
-		text += fmt.Sprintf("  %s  %s", plain(d.RuleID), strconv.Quote(d.Reason))
+		text += fmt.Sprintf("  %s  %s", visible.Word(d.RuleID), strconv.Quote(d.Reason))
 	}
-	return text + "  " + plain(r.ID)
-}
-
-// plain makes a text fit for a terminal: what is not a plain word is quoted.
-func plain(s string) string {
-	for _, r := range s {
-		if r == ' ' || !strconv.IsPrint(r) {
-			return strconv.Quote(s)
-		}
-	}
-	if s == "" {
-		return "-"
-	}
-	return s
+	return text + "  " + visible.Word(r.ID)
 }

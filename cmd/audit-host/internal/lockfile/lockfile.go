@@ -23,6 +23,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/host"
 )
 
@@ -150,7 +151,7 @@ func Compare(locked, now *Lock) []string {
 	for _, n := range now.Plugins {
 		i := slices.IndexFunc(locked.Plugins, func(p Plugin) bool { return p.Sink == n.Sink })
 		if i < 0 {
-			out = append(out, fmt.Sprintf("  sink %s is not locked: %s (%s %s, sha256 %s)", n.Sink, n.File, n.Name, n.Version, n.SHA256))
+			out = append(out, fmt.Sprintf("  sink %s is not locked: %s (%s %s, sha256 %s)", n.Sink, n.File, visible.Word(n.Name), visible.Word(n.Version), n.SHA256))
 			continue
 		}
 		if d := difference(locked.Plugins[i], n); d != "" {
@@ -169,7 +170,7 @@ func difference(l, n Plugin) string {
 	var b strings.Builder
 	value := func(what, l, n string) {
 		if l != n {
-			fmt.Fprintf(&b, "\n    %-8s locked %s\n    %-8s now    %s", what, l, "", n)
+			fmt.Fprintf(&b, "\n    %-8s locked %s\n    %-8s now    %s", what, visible.Line(l), "", visible.Line(n))
 		}
 	}
 	value("plugin", l.File, n.File)
@@ -180,12 +181,12 @@ func difference(l, n Plugin) string {
 	list := func(what string, l, n []string) {
 		for _, v := range n {
 			if !slices.Contains(l, v) {
-				fmt.Fprintf(&b, "\n    %-8s + %s", what, v)
+				fmt.Fprintf(&b, "\n    %-8s + %s", what, visible.Line(v))
 			}
 		}
 		for _, v := range l {
 			if !slices.Contains(n, v) {
-				fmt.Fprintf(&b, "\n    %-8s - %s", what, v)
+				fmt.Fprintf(&b, "\n    %-8s - %s", what, visible.Line(v))
 			}
 		}
 	}

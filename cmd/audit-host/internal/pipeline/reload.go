@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/queue"
 )
@@ -301,7 +302,7 @@ func (r *Reloaded) String() string {
 			if s.Before != s.After {
 				from = fmt.Sprintf("the one with %.12s", s.Before)
 			}
-			fmt.Fprintf(&b, "sink %s: %s %s (sha256 %.12s) has taken over from %s", s.Sink, s.Plugin, s.Version, s.After, from)
+			fmt.Fprintf(&b, "sink %s: %s %s (sha256 %.12s) has taken over from %s", s.Sink, s.Plugin, visible.Word(s.Version), s.After, from)
 		case reloadAdjusted:
 			fmt.Fprintf(&b, "sink %s: adjusted, with the same plugin", s.Sink)
 		default:
