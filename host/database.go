@@ -1,6 +1,12 @@
 package host
 
-import "time"
+import (
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/audit-host/audit-host/abi"
+)
 
 // Defaults of [SQLGrant].
 const (
@@ -26,6 +32,13 @@ type SQLGrant struct {
 	// MaxSQL bounds the text of one statement, MaxResult the rows that one
 	// call returns, in bytes.
 	MaxSQL, MaxResult int
+	// MaxSize bounds the database in bytes: a transaction that would leave it
+	// larger, and larger than before, ends with the code FULL. With it a
+	// transaction's changes stay in the engine's memory until it commits, so that
+	// one call writes at most that much, and the log beside the database is at most
+	// twice as long as the host keeps one, 320 MB, while a reader is in its way. 0
+	// bounds nothing but the time.
+	MaxSize int64
 }
 
 // database serves the sql capability of one sink.
@@ -35,6 +48,7 @@ type database struct {
 	stmts  map[stmtKey]*dbStmt // of the open connection
 	script script
 	answer answer
+	over   bool // the last script came to the grant's size
 }
 
 func newDatabase(g SQLGrant, cache *Cache) *database {
@@ -59,9 +73,60 @@ func newDatabase(g SQLGrant, cache *Cache) *database {
 	d.file = dbFile{
 		path: g.Database, create: g.Create, cache: cache,
 		options: dbOptions{busy: g.BusyTimeout, maxSQL: room, authorize: authorize},
-		opened:  func(*dbConn) error { clear(d.stmts); return nil },
+		opened:  d.opened,
 	}
 	return d
+}
+
+// opened sets up a new connection.
+func (d *database) opened(c *dbConn) error {
+	clear(d.stmts)
+	if d.grant.MaxSize == 0 {
+		return nil
+	}
+	// Else SQLite writes changed pages to the log before it is known whether they
+	// will be committed.
+	return c.exec("PRAGMA cache_spill = OFF")
+}
+
+// room looks, before a transaction begins, whether the log can take more: while a
+// reader keeps it from being begun anew each commit makes it longer.
+func (d *database) room() error {
+	c, log := d.file.conn, d.file.log
+	if d.grant.MaxSize == 0 || !d.script.write || c == nil || log.pages < 2*log.limits.most {
+		return nil
+	}
+	err := c.protect(func() error { log.write(); return nil })
+	if err == nil && log.written < log.pages {
+		err = d.full("the log beside the database has %d pages, and a reader keeps it from being begun anew; max_size in [sink.grant.sql] bounds it too", log.pages)
+	}
+	return err
+}
+
+// within runs do and then compares the database with the grant's size, before
+// anything of it is committed.
+func (d *database) within(c *dbConn, do func() error) error {
+	if d.grant.MaxSize == 0 || !d.script.write {
+		return do()
+	}
+	before, err := c.size()
+	if err == nil {
+		err = do()
+	}
+	if err != nil {
+		return err
+	}
+	after, err := c.size()
+	if err == nil && after > d.grant.MaxSize && after > before {
+		err = d.full("the database would have %d bytes, and it may have %d; raise max_size in [sink.grant.sql], or make room in it", after, d.grant.MaxSize)
+	}
+	return err
+}
+
+// full is answered like a full disk: waiting, or the operator, mends it.
+func (d *database) full(format string, a ...any) error {
+	d.over = true
+	return fail(abi.SQLStatus(sqlite3.FULL), format, a...)
 }
 
 // close writes the log back into the database and closes it.

@@ -38,6 +38,7 @@ const (
 	LimitLogBytes Limit = "log_bytes"
 	LimitVerdict  Limit = "verdict_bytes"
 	LimitSQLTime  Limit = "sql_time"
+	LimitSQLSize  Limit = "sql_size"
 )
 
 // limitKeys says which key of audit.toml moves a limit.
@@ -52,6 +53,7 @@ var limitKeys = map[Limit]string{
 	LimitLogBytes: "log_bytes in [sink.limits]",
 	LimitVerdict:  "verdict_bytes in [sink.limits]",
 	LimitSQLTime:  "time_limit in [sink.grant.sql]",
+	LimitSQLSize:  "max_size in [sink.grant.sql]",
 }
 
 // Limits lists all limits in the order of their names.
@@ -79,6 +81,8 @@ func (s *Sink) bound(l Limit) any {
 		return s.o.VerdictBytes
 	case LimitSQLTime:
 		return s.sql.grant.TimeLimit
+	case LimitSQLSize:
+		return s.sql.grant.MaxSize
 	}
 	return nil
 }

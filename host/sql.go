@@ -86,6 +86,9 @@ func (s *Sink) runSQL(ctx context.Context, mod api.Module, stack []uint64) {
 		if status == abi.SQLTimeout && ctx.Err() == nil {
 			s.breach(ctx, LimitSQLTime)
 		}
+		if d.over {
+			s.breach(ctx, LimitSQLSize)
+		}
 	}
 	stack[0] = uint64(status)<<32 | uint64(copy(out, answer))
 }
@@ -94,14 +97,20 @@ func (s *Sink) runSQL(ctx context.Context, mod api.Module, stack []uint64) {
 // bytes, valid until the next run. It panics with errBadPointer before
 // anything was run.
 func (d *database) run(ctx context.Context, mem []byte, mode, at, n uint32, size int) (abi.SQLStatus, []byte) {
+	d.over = false
 	d.answer.reset(min(size, d.grant.MaxResult))
 	err := d.script.read(mem, mode, at, n, d.grant.MaxSQL)
 	if err == nil && d.script.write && d.grant.ReadOnly {
 		err = fail(abi.SQLRefused, "the database is granted for reading only (read_only in [sink.grant.sql])")
 	}
 	if err == nil {
+		err = d.room()
+	}
+	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, d.grant.TimeLimit)
-		err = d.file.transact(ctx, d.script.write, d.execute)
+		err = d.file.transact(ctx, d.script.write, func(c *dbConn) error {
+			return d.within(c, func() error { return d.execute(c) })
+		})
 		cancel()
 	}
 	if err == nil {

@@ -133,7 +133,7 @@ func (c *dbConn) protect(f func() error) (err error) {
 			c.broken = true
 			e := &dbError{text: "the database engine failed: " + firstLines(fmt.Sprint(p), 4)}
 			if e.memory = strings.HasSuffix(e.text, "sqlite3: out of memory"); e.memory {
-				e.text = fmt.Sprintf("the statement needs more than the %d bytes of memory that a connection has", sqliteHeap)
+				e.text = fmt.Sprintf("the statement or its transaction needs more than the %d bytes of memory that a connection has; write less in one call", sqliteHeap)
 			}
 			err = e
 		}
@@ -438,6 +438,15 @@ func (c *dbConn) rollback() error {
 	ctx := c.db.SetInterrupt(context.Background())
 	defer c.db.SetInterrupt(ctx)
 	return c.exec("ROLLBACK")
+}
+
+// size is how many bytes the database has, with what the transaction has changed.
+func (c *dbConn) size() (n int64, err error) {
+	err = c.each("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", nil, func(s *dbStmt) error {
+		n = s.integer(0)
+		return nil
+	})
+	return n, err
 }
 
 // patience sets how long a lock of others is waited for.

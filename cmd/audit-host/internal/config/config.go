@@ -165,6 +165,7 @@ type SQLGrant struct {
 	TimeLimit   time.Duration // of one call
 	MaxSQL      Size          // length of a call's SQL text, bytes
 	MaxResult   Size          // length of a call's result, bytes
+	MaxSize     Size          // of the database; 0 is no bound
 }
 
 // BundledPlugins returns the names of the plugins inside the binary, the only

@@ -230,7 +230,7 @@ busy_timeout = "0s"
 		{cfg.Sinks[0].Grant, Grant{}},
 		{cfg.Sinks[1].Plugin, Plugin{Path: filepath.Join(etc, "b.wasm")}},
 		{cfg.Sinks[1].Grant.Now, true},
-		{*cfg.Sinks[1].Grant.SQL, SQLGrant{filepath.Join(etc, "b.db"), true, false, 0, 20 * time.Second, 64 * KiB, 4 * MiB}},
+		{*cfg.Sinks[1].Grant.SQL, SQLGrant{filepath.Join(etc, "b.db"), true, false, 0, 20 * time.Second, 64 * KiB, 4 * MiB, GiB}},
 	} {
 		if !reflect.DeepEqual(check.got, check.want) {
 			t.Errorf("got %#v, want %#v", check.got, check.want)

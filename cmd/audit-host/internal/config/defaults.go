@@ -59,12 +59,18 @@ func defaultSink() Sink {
 	}
 }
 
-// defaultSQL returns a grant of which only the database is missing.
-func defaultSQL() *SQLGrant {
-	return &SQLGrant{
+// defaultSQL returns a grant of which only the database is missing. A bundled
+// plugin writes what the host was sent and no more, and the ledger is not to end at
+// a size that nobody chose; whatever else writes without a bound has to be told to.
+func defaultSQL(p Plugin) *SQLGrant {
+	g := &SQLGrant{
 		BusyTimeout: time.Second,
 		TimeLimit:   20 * time.Second,
 		MaxSQL:      64 * KiB,
 		MaxResult:   4 * MiB,
 	}
+	if p.Bundled == "" {
+		g.MaxSize = GiB
+	}
+	return g
 }

@@ -149,3 +149,27 @@ func TestReadSecret(t *testing.T) {
 		t.Errorf("configuration:\n%s", text)
 	}
 }
+
+// An unbounded database is that of a bundled plugin, or one that somebody wrote
+// down; and what is written down comes back as it was.
+func TestSizeOfADatabase(t *testing.T) {
+	for _, c := range []struct {
+		plugin, line string
+		want         Size
+	}{
+		{"sink-sqlite", "", 0}, {"./own.wasm", "", GiB}, {"./own.wasm", `max_size = "0B"`, 0}, {"./own.wasm", "max_size = 4096", 4096}, {"sink-sqlite", `max_size = "2GiB"`, 2 * GiB},
+	} {
+		file := filepath.Join(t.TempDir(), "audit.toml")
+		cfg, err := Parse(file, []byte("[[sink]]\nname = \"a\"\nplugin = \""+c.plugin+"\"\n[sink.grant.sql]\ndatabase = \"x.db\"\n"+c.line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(file, cfg.TOML())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, b := cfg.Sinks[0].Grant.SQL.MaxSize, again.Sinks[0].Grant.SQL.MaxSize; a != c.want || b != c.want {
+			t.Errorf("%s %s: %v, written down %v, wanted %v", c.plugin, c.line, a, b, c.want)
+		}
+	}
+}

@@ -152,6 +152,7 @@ func (w *renderer) sink(s Sink, hide bool) {
 		w.key("time_limit", g.TimeLimit)
 		w.key("max_sql", g.MaxSQL)
 		w.key("max_result", g.MaxResult)
+		w.key("max_size", g.MaxSize)
 	}
 	w.grants(s.Grant)
 }

@@ -158,7 +158,7 @@ func (c *checker) sink(t *table, dir string, s *Sink) {
 	grant.flag("random", &s.Grant.Random)
 	c.grants(grant, t, dir, s)
 	sql := grant.table("sql")
-	granted := defaultSQL()
+	granted := defaultSQL(s.Plugin)
 	c.sql(sql, dir, granted)
 	if grant.set("sql") {
 		s.Grant.SQL = granted
@@ -189,6 +189,7 @@ func (c *checker) sql(t *table, dir string, g *SQLGrant) {
 	t.duration("time_limit", moment, &g.TimeLimit)
 	t.size("max_sql", KiB, MiB, &g.MaxSQL)
 	t.size("max_result", KiB, GiB, &g.MaxResult)
+	t.size("max_size", 0, unlimited, &g.MaxSize)
 }
 
 // plugin reads a name or a path: a value with a separator or ending in .wasm is

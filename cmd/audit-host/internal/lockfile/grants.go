@@ -34,6 +34,9 @@ func grants(cfg *config.Config, g config.Grant) []string {
 		add("sql.time_limit", s.TimeLimit)
 		add("sql.max_sql", s.MaxSQL)
 		add("sql.max_result", s.MaxResult)
+		if s.MaxSize > 0 {
+			add("sql.max_size", s.MaxSize)
+		}
 	}
 	if a := g.Append; a != nil {
 		add("append.path", path(a.Path))

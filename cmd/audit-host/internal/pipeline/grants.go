@@ -23,7 +23,7 @@ func grant(cfg *config.Config, s config.Sink, o *host.Options) error {
 	o.Now, o.Random = g.Now, g.Random
 	if q := g.SQL; q != nil {
 		o.SQL = &host.SQLGrant{Database: q.Database, Create: q.Create, ReadOnly: q.ReadOnly, BusyTimeout: q.BusyTimeout, TimeLimit: q.TimeLimit,
-			MaxSQL: int(q.MaxSQL), MaxResult: int(q.MaxResult)}
+			MaxSQL: int(q.MaxSQL), MaxResult: int(q.MaxResult), MaxSize: int64(q.MaxSize)}
 	}
 	if a := g.Append; a != nil {
 		o.Append = &appendfile.Options{Path: a.Path, MaxSize: int64(a.MaxSize), Keep: a.Keep, Pattern: a.Pattern, Log: o.Log.With(slog.String("sink", o.Name))}
