@@ -6,12 +6,15 @@ import (
 )
 
 // Bounds of the pauses of a drainer. A guest's wish is bounded by waitLeast and
-// waitMost. A pause that repeats grows to growMost: what a sink waits for may
-// be there again at any time, and looking every few seconds costs nothing.
+// waitMost. The pause before a fresh instance begins with restartLeast: there
+// nobody has asked for patience, and making an instance takes as long again. A
+// pause that repeats grows to growMost: what a sink waits for may be there again
+// at any time, and looking every few seconds costs nothing.
 const (
-	waitLeast = 10 * time.Millisecond
-	waitMost  = 30 * time.Second
-	growMost  = 5 * time.Second
+	waitLeast    = 10 * time.Millisecond
+	waitMost     = 30 * time.Second
+	restartLeast = time.Millisecond
+	growMost     = 5 * time.Second
 )
 
 // budget counts incidents in a sliding window.

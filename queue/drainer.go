@@ -50,6 +50,7 @@ type Drainer struct {
 	nextID   uint64 // of batches
 	budget   budget
 	stale    bool  // the last outcome was unknown: the next delivery meets a fresh instance
+	unknowns int   // unknown outcomes in a row
 	waits    int   // RETRY and BUSY in a row
 	incident bool  // the batch in hand has had an unknown outcome
 	jobs     []job // a stack: the next one is last

@@ -184,7 +184,6 @@ func (d *Drainer) oblige(ctx context.Context, wish time.Duration) error {
 // unknown deals with an outcome that does not tell what was stored: once more,
 // then in parts, until one event alone has had it twice.
 func (d *Drainer) unknown(ctx context.Context, j job, r *abi.Result) error {
-	d.stale = true
 	d.log.LogAttrs(ctx, slog.LevelError, "delivery ended with an unknown outcome",
 		slog.String("outcome", r.Outcome.String()), slog.String("detail", bounded(r.Detail)),
 		slog.Uint64("batch", j.id), slog.Uint64("attempt", uint64(j.attempt)), slog.Int("events", len(j.at)))
@@ -232,12 +231,18 @@ func (d *Drainer) parkAnew(ctx context.Context, reason string) error {
 }
 
 // fresh comes before every delivery. After an unknown outcome it waits, the
-// longer the more incidents there were of late.
+// longer the more incidents there were of late. It does not after the first of
+// them: one bad event must not hold up those behind it.
 func (d *Drainer) fresh(ctx context.Context) error {
 	if d.stale {
 		n := d.budget.count(time.Now())
-		if err := d.wait(ctx, pause(waitLeast, waitLeast, growMost, n-1)); err != nil {
-			return err
+		if d.unknowns > 1 {
+			n = max(n, 2) // the fresh instance did no better
+		}
+		if n > 1 {
+			if err := d.wait(ctx, pause(restartLeast, restartLeast, growMost, n-2)); err != nil {
+				return err
+			}
 		}
 		d.stale = false
 		d.update(func(m *SinkMetrics) { m.Restarts++ })
@@ -285,9 +290,17 @@ func (d *Drainer) gather(at []int) []abi.Event {
 	return d.gathered
 }
 
-// call calls the sink, whose panic is an outcome like any other.
+// call calls the sink, whose panic is an outcome like any other. After one that
+// the host made the next delivery meets a fresh instance.
 func (d *Drainer) call(ctx context.Context) (r abi.Result) {
 	n := len(d.batch.Events)
+	defer func() {
+		if d.stale = r.Outcome.HostMade(); d.stale {
+			d.unknowns++
+		} else {
+			d.unknowns = 0
+		}
+	}()
 	defer func() {
 		if p := recover(); p != nil {
 			stack := debug.Stack()

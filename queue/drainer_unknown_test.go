@@ -136,32 +136,76 @@ func TestStateWhileBisecting(t *testing.T) {
 	})
 }
 
+// The first restart is at once, and the next ones take twice as long each time,
+// whether the sink traps at every other call or at each.
 func TestRestartsBackOff(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var at []time.Time
-		g := newRig(t, func(g *rig, o *queue.RecorderOptions) {
-			o.Sinks[0].BatchEvents, o.Sinks[0].MaxRestarts, o.Sinks[0].RestartWindow = 1, 1000, time.Hour
-			g.sink.answer = func(_ context.Context, n int, _ *abi.Batch, store func(...int)) abi.Result {
-				at = append(at, time.Now())
-				if n%2 == 1 {
-					return trap("every first")
+	for name, traps := range map[string]func(n int) bool{
+		"every other call": func(n int) bool { return n%2 == 1 },
+		"each call":        func(int) bool { return true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var pauses []time.Duration
+				var trapped time.Time // the call before; zero if it stored
+				g := newRig(t, func(g *rig, o *queue.RecorderOptions) {
+					o.Sinks[0].BatchEvents, o.Sinks[0].MaxRestarts, o.Sinks[0].RestartWindow = 1, 20, time.Hour
+					g.sink.answer = func(_ context.Context, n int, _ *abi.Batch, store func(...int)) abi.Result {
+						if !trapped.IsZero() {
+							pauses = append(pauses, time.Since(trapped))
+						}
+						if trapped = (time.Time{}); traps(n) {
+							trapped = time.Now()
+							return trap("so it goes")
+						}
+						store()
+						return ok
+					}
+				})
+				g.submit(names(1, 20)...)
+				<-time.After(time.Hour / 2) // of the bubble
+				g.closeNow()
+				if len(pauses) < 16 {
+					t.Fatalf("%d restarts", len(pauses))
 				}
-				store()
-				return ok
-			}
+				for i, got := range pauses {
+					nominal := min(time.Millisecond<<i/2, 5*time.Second)
+					if i == 0 {
+						nominal = 0
+					}
+					if got > nominal || got < nominal*3/4-1 {
+						t.Errorf("pause %d: %v, want about %v", i, got, nominal)
+					}
+				}
+			})
 		})
-		g.submit(names(1, 12)...)
-		g.close()
-		var last time.Duration
-		for i := 1; i < len(at); i += 2 {
-			nominal := min(10*time.Millisecond<<(i/2), 5*time.Second)
-			if last = at[i].Sub(at[i-1]); last > nominal || last < nominal*3/4-1 {
-				t.Errorf("pause %d: %v, want about %v", i/2, last, nominal)
+	}
+}
+
+// One guilty event among four, after nothing happened for long: a restart is at
+// once unless the one before it did no better, and then it takes the least pause.
+func TestRestartsOfOneIncident(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var trapped time.Time
+		var pauses []time.Duration
+		poison := poisoned("e00003")
+		g, release := held(t, func(ctx context.Context, n int, b *abi.Batch, store func(...int)) abi.Result {
+			if !trapped.IsZero() {
+				pauses = append(pauses, time.Since(trapped))
 			}
+			r := poison(ctx, n, b, store)
+			if trapped = (time.Time{}); r.Outcome == abi.Trap {
+				trapped = time.Now()
+			}
+			return r
+		}, func(o *queue.RecorderOptions) { o.Sinks[0].MaxRestarts = 2 })
+		g.together(names(1, 4)...)
+		release()
+		g.close()
+		// All four, again, 1 which is stored; 3, again.
+		if want := []time.Duration{0, time.Millisecond, 0, time.Millisecond}; !slices.Equal(pauses, want) {
+			t.Errorf("pauses %v, want %v", pauses, want)
 		}
-		if last < 3*time.Second {
-			t.Errorf("the last pause was %v", last)
-		}
+		same(t, "rows", g.sink.stored(), []string{"e00001", "e00002", "e00004"})
 	})
 }
 

@@ -282,7 +282,6 @@ func (d *Drainer) tryOnce(ctx context.Context, rp *replay, first, last int) (abi
 		}
 	})
 	if r.Outcome.HostMade() {
-		d.stale = true
 		d.log.LogAttrs(ctx, slog.LevelError, "replay ended with an unknown outcome", slog.String("outcome", r.Outcome.String()),
 			slog.String("detail", bounded(r.Detail)), slog.Uint64("batch", d.batch.ID), slog.Int("events", last-first))
 	}

@@ -34,7 +34,7 @@ var listening = regexp.MustCompile(`msg=listening address=(\S+)`)
 
 // serve starts a daemon and waits until it listens. It is stopped when the test
 // ends.
-func serve(t *testing.T, config string) *process {
+func serve(t testing.TB, config string) *process {
 	t.Helper()
 	d := &process{done: make(chan struct{}), lines: make(chan string, 1<<16)}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -79,7 +79,7 @@ func serve(t *testing.T, config string) *process {
 }
 
 // stop ends the daemon as a signal does and wants that exit code.
-func (d *process) stop(t *testing.T, code int) string {
+func (d *process) stop(t testing.TB, code int) string {
 	t.Helper()
 	d.cancel()
 	<-d.done
@@ -89,7 +89,7 @@ func (d *process) stop(t *testing.T, code int) string {
 	return d.log.String()
 }
 
-func (d *process) request(t *testing.T, method, path, body string, want int, header ...string) []byte {
+func (d *process) request(t testing.TB, method, path, body string, want int, header ...string) []byte {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, d.url+path, strings.NewReader(body))
 	if err != nil {
@@ -114,7 +114,7 @@ func (d *process) request(t *testing.T, method, path, body string, want int, hea
 	return text
 }
 
-func (d *process) post(t *testing.T, ack, body string) ingest.Answer {
+func (d *process) post(t testing.TB, ack, body string) ingest.Answer {
 	t.Helper()
 	want := http.StatusOK
 	if ack == "accepted" {
@@ -125,7 +125,7 @@ func (d *process) post(t *testing.T, ack, body string) ingest.Answer {
 	return a
 }
 
-func decode(t *testing.T, text []byte, v any) {
+func decode(t testing.TB, text []byte, v any) {
 	t.Helper()
 	if err := json.Unmarshal(text, v); err != nil {
 		t.Fatalf("%v in %s", err, text)
@@ -133,7 +133,7 @@ func decode(t *testing.T, text []byte, v any) {
 }
 
 // scrape returns the samples of /metrics by name and labels.
-func (d *process) scrape(t *testing.T) map[string]float64 {
+func (d *process) scrape(t testing.TB) map[string]float64 {
 	t.Helper()
 	samples := map[string]float64{}
 	for line := range strings.Lines(string(d.request(t, "GET", "/metrics", "", 200))) {

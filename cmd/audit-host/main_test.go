@@ -132,7 +132,7 @@ type result struct {
 }
 
 // command runs audit-host in this process.
-func command(t *testing.T, stdin string, args ...string) result {
+func command(t testing.TB, stdin string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), args, strings.NewReader(stdin), &stdout, &stderr)
@@ -140,7 +140,7 @@ func command(t *testing.T, stdin string, args ...string) result {
 }
 
 // must is command that has to exit with code.
-func must(t *testing.T, code int, stdin string, args ...string) result {
+func must(t testing.TB, code int, stdin string, args ...string) result {
 	t.Helper()
 	r := command(t, stdin, args...)
 	if r.code != code {
@@ -151,7 +151,7 @@ func must(t *testing.T, code int, stdin string, args ...string) result {
 
 // home is a folder that init made, with compiled code in it and a port of the
 // kernel's choice. Replacements are pairs of old and new text of audit.toml.
-func home(t *testing.T, replacements ...string) (config string) {
+func home(t testing.TB, replacements ...string) (config string) {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, 0, "", "init", dir)
@@ -164,7 +164,7 @@ func home(t *testing.T, replacements ...string) (config string) {
 }
 
 // edit replaces texts of a file that have to be there.
-func edit(t *testing.T, file string, replacements ...string) {
+func edit(t testing.TB, file string, replacements ...string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
