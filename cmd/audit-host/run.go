@@ -24,7 +24,9 @@ exchanged without a stop. Where there is an audit.lock, renewing it does the sam
 (reload.watch). The log tells what came of it; a configuration with a problem
 changes nothing.
 
-It runs in the foreground and logs to stderr. Under systemd use Type=notify:
+It runs in the foreground and logs to stderr. A log that nobody reads holds up
+nothing: beyond 1 MiB its lines are dropped, counted
+(audit_host_log_dropped_total), and told of once it is read. Under systemd use Type=notify:
 it says when it is ready; ExecReload=audit-host reload -c FILE.
 
 Exits with
@@ -41,6 +43,11 @@ Exits with
 		if err != nil {
 			return err
 		}
+		// A write to stderr whose reader has died would end the process, even while
+		// it ends. Ignored, it fails.
+		signal.Ignore(syscall.SIGPIPE)
+		log := newLossyLog(cfg.Log, c.ErrOrStderr())
+		defer log.Close()
 		// From the very beginning, or the signal would end us.
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP)
@@ -48,17 +55,16 @@ Exits with
 		ctx, stop := untilSignal(c.Context())
 		defer stop()
 		b := readBuildInfo()
-		report, err := daemon.Run(ctx, daemon.Options{
-			Config: cfg, Log: newLogger(cfg.Log, c.ErrOrStderr()), Hangup: hangup,
+		done, err := daemon.Run(ctx, daemon.Options{
+			Config: cfg, Log: newLogger(cfg.Log, log), LogDropped: log.Dropped, Hangup: hangup,
 			Build: metrics.Build{Version: b.Version, Commit: b.Commit, Go: b.Go, SQLite: b.SQLite, Wazero: b.Wazero},
 		})
-		if err != nil {
-			return err
+		// The last words go the way of all others: nobody may be there to read them.
+		code := report(err, log)
+		if err == nil && done.DeadLettered > 0 {
+			code = exitDeadLetters
 		}
-		if report.DeadLettered > 0 {
-			return exitWith(exitDeadLetters)
-		}
-		return nil
+		return exitWith(code)
 	}
 	return c
 }

@@ -32,8 +32,10 @@ import (
 // Options say what is run.
 type Options struct {
 	Config *config.Config
-	Log    *slog.Logger
-	Build  metrics.Build
+	Log    *slog.Logger // no event waits for it: its Write must not block
+	// LogDropped counts the lines that Log has not written; nil if it writes all.
+	LogDropped func() uint64
+	Build      metrics.Build
 	// Hangup has the daemon follow its configuration whenever something comes out
 	// of it; nil never.
 	Hangup <-chan os.Signal
@@ -153,6 +155,9 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 	registry := metrics.New(func() metrics.Snapshot {
 		s := metrics.Snapshot{Recorder: p.Recorder.Metrics(), Queue: p.Queue.Watermarks(), Ingest: server.Stats(), Unsigned: !p.Signed,
 			Dead: countDead(p.Letters), Ledger: ledgerMetrics(p), Egress: egressMetrics(p), Plugins: pluginMetrics(p), Reload: reloadMetrics(p)}
+		if o.LogDropped != nil {
+			s.LogDropped = o.LogDropped()
+		}
 		for _, u := range p.Unclaimed() {
 			s.Unclaimed++
 			s.UnclaimedPending = max(s.UnclaimedPending, u.Pending)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 )
 
 // notify tells a service manager how far the daemon is, if there is one that
@@ -21,6 +22,10 @@ func notify(state string) error {
 		return fmt.Errorf("open NOTIFY_SOCKET: %w", err)
 	}
 	defer c.Close()
+	// Whoever should read it may hang, and a stop must not.
+	if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		return fmt.Errorf("write to NOTIFY_SOCKET: %w", err)
+	}
 	if _, err := c.Write([]byte(state)); err != nil {
 		return fmt.Errorf("write to NOTIFY_SOCKET: %w", err)
 	}

@@ -42,6 +42,7 @@ type Snapshot struct {
 	// configured; UnclaimedPending is how many it keeps for the one with the most.
 	Unclaimed        int
 	UnclaimedPending uint64
+	LogDropped       uint64 // lines of the log
 }
 
 // Ledger is what is known of the ledger.
@@ -91,6 +92,7 @@ type collector struct {
 	submitted, sendFailures, unsigned                    *prometheus.Desc
 	queueEvents, queueEventsLimit, queueBytes, queueSize *prometheus.Desc
 	queueRefused, refusedSource, queueFailed, ingest     *prometheus.Desc
+	logDropped                                           *prometheus.Desc
 	ledgerHead, ledgerFault                              *prometheus.Desc
 	unclaimed, unclaimedPending                          *prometheus.Desc
 	deadLetters, deadOpen, deadResolved, deadAge         *prometheus.Desc
@@ -123,6 +125,7 @@ func newCollector(snapshot func() Snapshot, b Build) *collector {
 		queueSize:        desc("queue_limit_bytes", "How many bytes the queue keeps; 0 is no limit."),
 		queueRefused:     desc("queue_refused_total", "Events refused because the queue was full."),
 		refusedSource:    desc("queue_refused_by_source_total", "Events refused because the queue was full, by who brought them.", "source"),
+		logDropped:       desc("log_dropped_total", "Lines of the log that were dropped because nobody read it."),
 		queueFailed:      desc("queue_failed", "1 if the queue cannot write any more."),
 		unclaimed:        desc("unclaimed_sinks", "Sinks that the queue keeps events for and that are not configured."),
 		unclaimedPending: desc("unclaimed_pending", "Events that the queue keeps for such a sink, the most of any."),
@@ -189,7 +192,7 @@ func number(is bool) float64 {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.build.Desc(), c.submitted, c.sendFailures, c.unsigned, c.queueEvents, c.queueEventsLimit,
-		c.queueBytes, c.queueSize, c.queueRefused, c.refusedSource, c.unclaimed, c.unclaimedPending, c.ledgerHead, c.ledgerFault, c.queueFailed, c.ingest, c.deadLetters, c.deadOpen, c.deadResolved, c.deadAge} {
+		c.queueBytes, c.queueSize, c.queueRefused, c.refusedSource, c.unclaimed, c.unclaimedPending, c.ledgerHead, c.ledgerFault, c.queueFailed, c.logDropped, c.ingest, c.deadLetters, c.deadOpen, c.deadResolved, c.deadAge} {
 		out <- d
 	}
 	for _, s := range c.sinks {
@@ -223,6 +226,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		send(c.refusedSource, counter, float64(r.Count), r.Source)
 	}
 	send(c.queueFailed, gauge, number(s.Queue.Failure != nil))
+	send(c.logDropped, counter, float64(s.LogDropped))
 	send(c.unclaimed, gauge, float64(s.Unclaimed))
 	send(c.unclaimedPending, gauge, float64(s.UnclaimedPending))
 	if l := s.Ledger; l != nil {

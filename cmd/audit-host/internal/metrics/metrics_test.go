@@ -29,7 +29,7 @@ func snapshot() Snapshot {
 		}},
 		Queue:    queue.Watermarks{Events: 9, LimitEvents: 1000, Bytes: 900, LimitBytes: 1 << 20, Refused: queue.Refusals{Count: 8, Sources: []queue.SourceRefusals{{Source: "http", Count: 5}, {Source: "opa", Count: 3}}}, Failure: errors.New("no space")},
 		Ingest:   ingest.Stats{Accepted: 1, Rejected: 2, Skipped: 3, Retry: 4, DeadLettered: 5},
-		Unsigned: true, Unclaimed: 2, UnclaimedPending: 31,
+		Unsigned: true, Unclaimed: 2, UnclaimedPending: 31, LogDropped: 32,
 		Ledger: &Ledger{Head: 7, Faults: []string{"locked", "io"}, Fault: "io"},
 		Egress: []Egress{{Sink: "mock", Requests: 21, Refused: 22, Sent: 23, Received: 24}},
 		Dead:   Dead{Open: 4, Resolved: 2, Oldest: now.Add(-time.Minute)},
@@ -98,6 +98,9 @@ audit_host_ledger_fault{fault="locked"} 0
 # HELP audit_host_ledger_head_sequence The last row that the ledger was seen to have.
 # TYPE audit_host_ledger_head_sequence gauge
 audit_host_ledger_head_sequence 7
+# HELP audit_host_log_dropped_total Lines of the log that were dropped because nobody read it.
+# TYPE audit_host_log_dropped_total counter
+audit_host_log_dropped_total 32
 # HELP audit_host_lost Events that the sink passed without an outcome; always 0.
 # TYPE audit_host_lost gauge
 audit_host_lost{sink="ledger"} 0
