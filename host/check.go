@@ -46,7 +46,7 @@ func check(m *module, c wazero.CompiledModule, granted map[string]bool) error {
 	}
 	for _, i := range m.imports {
 		if i.kind != "function" {
-			add("import %s: wanted a function, found a %s", shown(i.module+"."+i.name), i.kind)
+			add("import %s: wanted a function, found a %s", oneWord(i.module+"."+i.name), i.kind)
 		}
 	}
 	for _, def := range c.ImportedFunctions() {
@@ -54,7 +54,7 @@ func check(m *module, c wazero.CompiledModule, granted map[string]bool) error {
 		want, known := importOf(mod, name)
 		switch {
 		case !known:
-			add("import %s: wanted a function of module %s or of the WASI shim, found an unknown one", shown(mod+"."+name), abi.ImportModule)
+			add("import %s: wanted a function of module %s or of the WASI shim, found an unknown one", oneWord(mod+"."+name), abi.ImportModule)
 		case !same(def, want):
 			add("import %s.%s: wanted %s, found %s", mod, name, form(want.Params, want.Results), formOf(def))
 		case want.Capability != "" && !slices.Contains(m.manifest.Capabilities, want.Capability):
@@ -114,8 +114,8 @@ func importOf(module, name string) (abi.Signature, bool) {
 	return list[i], true
 }
 
-// shown is a text of a module as one word of an error: it begins no line of its own.
-func shown(s string) string {
+// oneWord is a text of a module as one word of an error: it begins no line of its own.
+func oneWord(s string) string {
 	s = s[:min(len(s), 512)]
 	if strings.ContainsFunc(s, func(r rune) bool { return r == ' ' || !strconv.IsPrint(r) }) {
 		return strconv.Quote(s)

@@ -125,8 +125,8 @@ func TestSQLTemporarySpaceIsMemory(t *testing.T) {
 	g.must(abi.SQLWrite, exec("UPDATE v SET b = randomblob(5001)"), exec("UPDATE v SET b = zeroblob(10)"))
 	layer.mu.Lock()
 	defer layer.mu.Unlock()
-	for file := range layer.synced {
-		if file != path && file != path+"-wal" {
+	for file, f := range layer.files {
+		if !f.removed && file != path && file != path+"-wal" {
 			t.Errorf("the file %q was opened", file)
 		}
 	}

@@ -32,7 +32,7 @@ func Prepare(ctx context.Context, wasm []byte, o Options) (*Sink, error) {
 }
 
 func (s *Sink) unloaded(err error) error {
-	return fmt.Errorf("sink %s: load plugin %s %s: %w", s.o.Name, s.manifest.Name, shown(s.manifest.Version), err)
+	return fmt.Errorf("sink %s: load plugin %s %s: %w", s.o.Name, s.manifest.Name, oneWord(s.manifest.Version), err)
 }
 
 // Start opens what is granted, makes an instance and hands over the
