@@ -74,10 +74,11 @@ package queue
 // may drop the dirty pages and report success next time. All that was not
 // durable is failed, and the queue refuses until it has reconciled itself: it
 // checks that the directory and all segments are still the ones it made and that
-// the log can be read up to its last durable position, writes a new mark file,
-// and goes on in a new segment that begins behind that position. So the failed
-// frame, even if it did reach the disk, is cut off by the name of the new
-// segment and can't come back as other data under the same position.
+// the log can be read up to its last durable position, gives back what was
+// preallocated, writes a new mark file, and goes on in a new segment that begins
+// behind that position. So the failed frame, even if it did reach the disk, is cut
+// off by the name of the new segment and can't come back as other data under the
+// same position.
 //
 // # Opening
 //

@@ -131,6 +131,54 @@ func TestDiskSegmentThatCannotBeRemoved(t *testing.T) {
 	})
 }
 
+// Each failed sync costs a segment, and what was preallocated of it is given back:
+// what is on disk is what is counted, the segment that is written to, and less than
+// a page for each other one.
+func TestDiskFailuresTakeNoSpace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, disk := memSite()
+		o := queue.DiskOptions{SegmentBytes: 128 << 10, MaxBytes: 1 << 20}
+		q := mustOpen(t, s, o)
+		c := mustConsumer(t, q, "sink")
+		const failures = 30
+		var want []string
+		for i := range failures {
+			want = append(want, fmt.Sprint("e", i))
+			mustDurable(t, q, want[i])
+			heal := s.now.failSync()
+			if err := mustSubmit(t, q, "fails").Wait(t.Context(), queue.Durable); !errors.Is(err, queue.ErrFailed) {
+				t.Fatalf("wait: %v", err)
+			}
+			heal()
+			time.Sleep(time.Minute)
+		}
+		segments, onDisk := int64(0), int64(0)
+		for name, data := range disk.files() {
+			if strings.HasSuffix(name, ".seg") {
+				segments++
+				onDisk += int64(len(data))
+			}
+		}
+		if counted := q.Watermarks().Bytes; segments != failures+1 || onDisk > counted+o.SegmentBytes+segments*4096 {
+			t.Errorf("%d segments with %d bytes on disk, %d are counted, of at most %d", segments, onDisk, counted, o.MaxBytes)
+		}
+		var got []string
+		for len(got) < len(want) {
+			b, err := c.Next(t.Context(), 0, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range b.Events {
+				got = append(got, x.ID)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		closeNow(t, q)
+	})
+}
+
 // A million events that nobody takes cost memory only up to the budgets.
 func TestDiskMillionPending(t *testing.T) {
 	events := 1_000_000

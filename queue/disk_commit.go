@@ -230,6 +230,9 @@ func (q *Disk) reconcile() error {
 	if err := q.checkEnd(); err != nil {
 		return err
 	}
+	if err := q.giveBack(); err != nil {
+		return err
+	}
 	// Only if the log ends here: until the new segment is there, a frame that failed
 	// may be found again, with a record that untell took back.
 	if err := q.saveMark(q.durable, q.durable+1, true); err != nil {
@@ -281,6 +284,22 @@ func (q *Disk) checkEnd() error {
 	r.f, r.salt = f, h.salt
 	for err == nil && r.next.first <= q.durable {
 		_, err = r.read()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// giveBack cuts off what was preallocated of the last segment, which nothing more
+// is written to: else each failure would cost a segment of disk that nobody counts.
+// Whole pages go, and nothing is written: the page in which the log ends stays as
+// it is, with what it has of the frame that failed.
+func (q *Disk) giveBack() error {
+	f, err := q.fs.Open(q.last.file, true)
+	if err != nil {
+		return err
+	}
+	size, err := f.Size()
+	if keep := (q.last.end + pageSize - 1) / pageSize * pageSize; err == nil && size > keep {
+		err = f.Truncate(keep)
 	}
 	return errors.Join(err, f.Close())
 }

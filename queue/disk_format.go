@@ -26,6 +26,7 @@ const (
 	frameAlign        = 8
 	framePad          = 0x5a
 	sectorSize        = 512
+	pageSize          = 4096 // of the page cache; larger ones are cut within
 )
 
 var (
