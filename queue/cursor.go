@@ -296,6 +296,7 @@ type CursorInfo struct {
 	Name     string
 	Required bool
 	Open     bool   // somebody has the consumer
+	Acked    Seq    // it is done with everything up to here
 	Pending  uint64 // events kept that it has not acknowledged
 }
 
@@ -303,10 +304,15 @@ type CursorInfo struct {
 func (k *core) Cursors() []CursorInfo {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.info()
+}
+
+// info is Cursors. core.mu is held, or nobody else has the queue.
+func (k *core) info() []CursorInfo {
 	var all []CursorInfo
 	for _, c := range k.cursors {
 		all = append(all, CursorInfo{
-			Name: c.name, Required: c.required, Open: c.active,
+			Name: c.name, Required: c.required, Open: c.active, Acked: c.acked,
 			Pending: uint64(k.accepted() - max(c.acked, k.head-1)),
 		})
 	}

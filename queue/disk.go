@@ -7,6 +7,7 @@ package queue
 //	LOCK          held (flock) by the one process that has the queue open
 //	meta          64 bytes: "AQMETA\x00\x01", queue UUID (16), CRC32C at 60
 //	durable       slot file: the last position known to be durable (the mark)
+//	oldest        slot file: the first position that is kept
 //	<hash>.cur    slot file of one consumer; <hash> is of its name
 //	<first>.seg   segments, named after their first position, 20 digits
 //	*.tmp         files being made; removed at opening
@@ -60,7 +61,8 @@ package queue
 // synced, renamed, and the directory is synced; only then is it used. So a file
 // that has its final name has a whole header. Segments are removed oldest first,
 // and the directory is synced after each, so that a power cut brings back at
-// most the oldest, never one in the middle.
+// most the oldest, never one in the middle. Before each the oldest position kept is
+// written, synced: a log that begins behind it has lost segments, whoever is behind.
 //
 // Every mark has the refusals that no durable record tells. While the queue is
 // full, and nothing else is written, the mark is written for them, a second after
@@ -89,7 +91,8 @@ package queue
 //     whether it is torn (below) or damaged. Damage is refused with file and
 //     offset. Earlier segments are checked when they are read: every read of a
 //     frame checks all of it.
-//  4. Refuse if the log ends before the mark, a cursor or DiskOptions.AtLeast.
+//  4. Refuse if the log ends before the mark, a cursor or DiskOptions.AtLeast, or
+//     begins behind the oldest position kept, and a consumer lacks what was before.
 //  5. Cut off a torn frame (truncate, sync). If the last frame lies behind the
 //     mark, write its bytes once more before syncing: a process before this one
 //     may have seen its sync fail, and then the page in memory is no proof. One
@@ -158,6 +161,10 @@ type DiskOptions struct {
 	AtLeast Seq
 	// LossRecord makes the event that tells of refused ones; see MemoryOptions.
 	LossRecord func(Refusals) (Event, bool)
+	// AcceptLoss opens a queue whose oldest segments are missing, which is refused
+	// with *LossError otherwise. What they had is given up for good when the queue is
+	// closed after it has taken an event, and not before: let that one tell of it.
+	AcceptLoss bool
 
 	fs diskFS // of tests
 }
@@ -240,6 +247,9 @@ type Disk struct {
 	at     int64     // where its next frame goes
 	number uint64    // of the next batch
 	mark   *slotFile // durable
+
+	oldest *slotFile  // of OpenDisk, then of the cleaner, then of end
+	loss   *LossError // accepted; set by OpenDisk
 }
 
 // Watermarks implements Queue. Bytes are those of the segments that are kept,
@@ -279,6 +289,9 @@ func (q *Disk) Caps() Caps {
 		DurableMeans: "on disk: fdatasync has returned",
 	}
 }
+
+// Loss is what DiskOptions.AcceptLoss has accepted; nil if nothing is missing.
+func (q *Disk) Loss() *LossError { return q.loss }
 
 // diskGrace is how much longer than its context Close waits for a disk that
 // does not answer.

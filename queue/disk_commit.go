@@ -305,7 +305,7 @@ func (q *Disk) giveBack() error {
 }
 
 // removeDoomed is the cleaner: it removes doomed segments, oldest first, each
-// durably before the next. What can't be removed is tried again later, at the
+// durably before the next, after it was written that they are not kept any more. What can't be removed is tried again later, at the
 // latest at the next opening.
 func (q *Disk) removeDoomed() {
 	retry := time.NewTimer(lastRetry)
@@ -316,8 +316,9 @@ func (q *Disk) removeDoomed() {
 		if len(q.doomed) > 0 {
 			s = q.doomed[0]
 		}
+		head := q.head
 		q.mu.Unlock()
-		if s != nil && q.removeSegment(s) == nil {
+		if s != nil && q.removeSegment(s, head) == nil {
 			q.mu.Lock()
 			q.doomed = q.doomed[1:]
 			q.doomedBytes -= s.end
@@ -341,7 +342,13 @@ func (q *Disk) removeDoomed() {
 	}
 }
 
-func (q *Disk) removeSegment(s *segment) error {
+// removeSegment removes a segment that lies before head, the oldest event kept.
+func (q *Disk) removeSegment(s *segment, head Seq) error {
+	if q.oldest.f == nil || q.oldest.now.seq < head {
+		if err := q.oldest.save(head, false, true); err != nil {
+			return err
+		}
+	}
 	if err := q.fs.Remove(s.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -358,6 +365,9 @@ func (q *Disk) end() {
 	var err error
 	if q.mark.f != nil {
 		err = errors.Join(err, q.mark.f.Sync())
+	}
+	if q.loss != nil && q.durable > q.opened {
+		err = errors.Join(err, q.oldest.save(q.segs[0].first, false, true))
 	}
 	err = errors.Join(err, q.closeFiles())
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 
 // OpenDisk opens the queue in a directory, or makes one there. ErrBusy: another
 // process has it. ErrDamaged: stored bytes are not those that were written.
-// ErrBehind: the log ends before a position that was reached once.
+// ErrBehind: the log ends before a position that was reached once. *LossError: its
+// oldest segments are missing.
 func OpenDisk(ctx context.Context, o DiskOptions) (*Disk, error) {
 	if err := o.fill(); err != nil {
 		return nil, fmt.Errorf("open queue %s: %w", o.Dir, err)
@@ -66,6 +67,13 @@ func (q *Disk) recover(ctx context.Context) error {
 	}
 	if q.mark, err = openSlots(q.fs, q.id, "durable"); err != nil {
 		return fmt.Errorf("read how far the log is durable: %w", err)
+	}
+	q.oldest, err = openSlots(q.fs, q.id, oldestFile)
+	if errors.Is(err, fs.ErrNotExist) { // a queue from before there was one
+		q.oldest, err = &slotFile{fs: q.fs, id: q.id, file: oldestFile}, nil
+	}
+	if err != nil {
+		return fmt.Errorf("read where the log begins: %w", err)
 	}
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
@@ -139,9 +147,11 @@ func (q *Disk) readMeta(names []string) error {
 		return err
 	}
 	q.id[6], q.id[8] = q.id[6]&0x0f|0x40, q.id[8]&0x3f|0x80 // UUID version 4
-	mark := &slotFile{fs: q.fs, id: q.id, file: "durable"}
-	if err := errors.Join(mark.save(0, false, true), mark.close()); err != nil {
-		return err
+	for file, seq := range map[string]Seq{"durable": 0, oldestFile: 1} {
+		s := &slotFile{fs: q.fs, id: q.id, file: file}
+		if err := errors.Join(s.save(seq, false, true), s.close()); err != nil {
+			return err
+		}
 	}
 	// Last: a directory without it holds nothing worth keeping.
 	f, err := makeFile(q.fs, "meta", func(f diskFile) error {
@@ -265,10 +275,70 @@ func (q *Disk) checkReached(end Seq) error {
 	return nil
 }
 
+// LossError says that the oldest segments of a queue are missing. It wraps
+// ErrDamaged.
+type LossError struct {
+	Dir      string
+	From, To Seq // the events that are gone and that a consumer still wanted
+	// Behind are the consumers that have not acknowledged all of them; none if the
+	// queue has no consumer at all.
+	Behind []CursorInfo
+}
+
+func (e *LossError) Error() string {
+	text := fmt.Sprintf("%s: %v: the log begins at position %d and should begin at %d: its oldest segments are missing, with events that", e.Dir, ErrDamaged, e.To+1, e.From)
+	if len(e.Behind) == 0 {
+		return text + " no consumer has seen"
+	}
+	for i, c := range e.Behind {
+		sep := " and"
+		if i == 0 {
+			sep = ""
+		}
+		text += fmt.Sprintf("%s consumer %q has not acknowledged, which has come to %d", sep, c.Name, c.Acked)
+	}
+	return text
+}
+
+func (e *LossError) Unwrap() error { return ErrDamaged }
+
+// checkBegin refuses a log that lacks its oldest segments, if somebody wants what
+// they had. Optional consumers count too: to one that was cut loose this says
+// nothing, for the oldest position kept goes up before a segment is removed.
+func (q *Disk) checkBegin() error {
+	e := &LossError{Dir: q.fs.Path(""), From: q.oldest.now.seq, To: q.segs[0].first - 1}
+	low, found := Seq(0), false
+	for _, c := range q.info() {
+		if e.From == 0 && !c.Required {
+			continue // it may have been cut loose: who knows where the log began
+		}
+		if !found || c.Acked < low {
+			low, found = c.Acked, true
+		}
+		if c.Acked < e.To {
+			e.Behind = append(e.Behind, c)
+		}
+	}
+	if e.From == 0 && !found {
+		return nil
+	}
+	if e.From = max(e.From, low+1); e.From > e.To {
+		return nil
+	}
+	if q.o.AcceptLoss {
+		q.loss = e
+		return nil
+	}
+	return e
+}
+
 // settleOpening sets the watermarks once the end of the log is known and safe.
 func (q *Disk) settleOpening() error {
 	end := q.next - 1
 	if err := q.checkReached(end); err != nil {
+		return err
+	}
+	if err := q.checkBegin(); err != nil {
 		return err
 	}
 	for _, r := range q.mark.now.refused {
@@ -279,6 +349,11 @@ func (q *Disk) settleOpening() error {
 	if err := q.saveMark(end, 0, true); err != nil {
 		return err
 	}
+	if q.oldest.f == nil && !q.o.AcceptLoss {
+		if err := q.oldest.save(q.segs[0].first, false, true); err != nil {
+			return err
+		}
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.durable, q.opened = end, end
@@ -286,7 +361,8 @@ func (q *Disk) settleOpening() error {
 	for _, c := range q.cursors {
 		if c.required {
 			// Segments go only after the cursor is durable: a required one
-			// below the oldest is the older slot of a file whose newer is bad.
+			// below the oldest is the older slot of a file whose newer is bad, or what
+			// is gone was given up.
 			c.acked = max(c.acked, q.head-1)
 		}
 	}
@@ -332,8 +408,10 @@ func (q *Disk) closeFiles() error {
 		errs = append(errs, q.active.Close())
 		q.active = nil
 	}
-	if q.mark != nil {
-		errs = append(errs, q.mark.close())
+	for _, s := range []*slotFile{q.mark, q.oldest} {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
 	}
 	for _, c := range q.cursors {
 		if c.file != nil {

@@ -9,6 +9,7 @@ import (
 )
 
 const (
+	oldestFile      = "oldest"
 	cursorSuffix    = ".cur"
 	temporarySuffix = ".tmp"
 )
