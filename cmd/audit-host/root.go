@@ -53,6 +53,7 @@ func newRoot() *cobra.Command {
 		group("dlq", "Look after the dead letters", newDLQList(), newDLQShow(), newDLQReplay(), newDLQPurge()),
 		group("sink", "Look after the sinks", newSinkList(), newSinkResume(), newSinkForget()),
 		group("ledger", "Look after the ledger", newAcceptHead()),
+		group("queue", "Look after the queue on disk", newAcceptLoss()),
 		group("key", "Make and show keys", newKeyNew(), newKeyPublic()),
 		group("plugin", "Make plugins, look at them, pin them", newPluginNew(), newPluginManifest(), newPluginInspect(), newPluginCheck(), newPluginLock(), newPluginReplay()),
 		newVersion(), newCompletion())

@@ -37,6 +37,10 @@ func ready(p *pipeline.Pipeline, now time.Time, told bool) (ok bool, reasons []s
 	if err := p.Queue.Watermarks().Failure; err != nil {
 		add(true, "the queue can't write: %v", err)
 	}
+	for _, text := range p.Absent {
+		// Like a ledger that takes nothing: acknowledged events wait for an operator.
+		add(true, "%s", text)
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Missing)) {
 		add(false, "sink %s (optional) could not be loaded: %s", name, why(p.Missing[name], listTells))
 	}

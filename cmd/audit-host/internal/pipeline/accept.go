@@ -106,7 +106,7 @@ func (a *Acceptance) rewind(ctx context.Context, cfg *config.Config, sink config
 	if err != nil {
 		return err
 	}
-	q, err := openQueue(ctx, cfg, false, positions)
+	q, err := openDisk(ctx, cfg, positions, false)
 	if err != nil {
 		return err
 	}
@@ -134,10 +134,8 @@ func (a *Acceptance) rewind(ctx context.Context, cfg *config.Config, sink config
 		if errors.As(err, &gone) {
 			a.Kept, err = uint64(gone.To)+1, nil
 		}
-		if forget, ok := q.(interface {
-			Forget(context.Context, string) error
-		}); ok && err == nil {
-			err = forget.Forget(ctx, probe)
+		if err == nil {
+			err = q.Forget(ctx, probe)
 		}
 		if err != nil {
 			return err
@@ -158,15 +156,20 @@ func (a *Acceptance) rewind(ctx context.Context, cfg *config.Config, sink config
 func (a *Acceptance) record(ctx context.Context, q queue.Queue) error {
 	action := fmt.Sprintf(`{"kind":"audit.head_accepted","was":{"sequence":%d,"row_hash":%q},"now":{"sequence":%d,"row_hash":%q},"again":%d,"gone":%d}`,
 		a.Was.Sequence, a.Was.RowHash, a.Now.Sequence, a.Now.RowHash, a.Again(), a.Gone())
-	e, err := event.New(event.HostAgent, event.RawAction(action), event.Decision{Kind: event.KindWarn, RuleID: "head_accepted",
-		Reason: "an operator accepted a ledger that lacks the head that was remembered"}, event.Options{})
+	return record(ctx, q, TypeHeadAccepted, action, event.Decision{Kind: event.KindWarn, RuleID: "head_accepted",
+		Reason: "an operator accepted a ledger that lacks the head that was remembered"})
+}
+
+// record puts an event of the host's own into a queue, durably.
+func record(ctx context.Context, q queue.Queue, kind, action string, d event.Decision) error {
+	e, err := event.New(event.HostAgent, event.RawAction(action), d, event.Options{})
 	if err != nil {
 		return err
 	}
-	e.EventType = TypeHeadAccepted
+	e.EventType = kind
 	_, err = queue.SubmitWait(ctx, q, queue.Event{ID: e.ID, Payload: abi.AppendRecord(nil, &e), Source: event.HostAgent}, queue.Durable)
 	if err != nil {
-		return fmt.Errorf("record that a head is accepted: %w", err)
+		return fmt.Errorf("record %s: %w", kind, err)
 	}
 	return nil
 }

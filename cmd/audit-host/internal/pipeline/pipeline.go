@@ -49,6 +49,8 @@ type Pipeline struct {
 	Signed bool
 	// Missing are the optional sinks that could not be loaded, with the reason.
 	Missing map[string]string
+	// Absent tells of queues on disk that took events and are not there.
+	Absent []string
 
 	cfg       *config.Config
 	replaying sync.Mutex // held by Replay
@@ -129,7 +131,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 			p.seats[i].story = p.chronicle.note
 		}
 	}
-	if p.Queue, err = openQueue(ctx, cfg, o.Bulk, positions); err != nil {
+	if p.Queue, err = p.openQueue(ctx, cfg, o.Bulk, positions); err != nil {
 		return nil, err
 	}
 	if sink, ok := cfg.Ledger(); ok {

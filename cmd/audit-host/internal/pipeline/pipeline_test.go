@@ -319,7 +319,7 @@ func TestBulkWaitsForRoom(t *testing.T) {
 	}
 	// A small queue has room for the largest event that is admitted.
 	cfg = parse(t, "queue.backend = \"memory\"\nqueue.max_bytes = \"512MiB\"\n"+strings.Replace(sample, `"64KiB"`, "\"48MiB\"\nmax_body = \"48MiB\"", 1)+"batch_bytes = \"48MiB\"\nmemory_limit = \"256MiB\"\n[http.opa]\n")
-	q, err := openQueue(t.Context(), cfg, true, nil)
+	q, err := new(Pipeline).openQueue(t.Context(), cfg, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

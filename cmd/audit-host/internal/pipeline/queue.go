@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,14 +32,14 @@ const (
 // far the ledger has come in each queue, by the queue's id: one that ends before
 // is an older copy, its next events would get positions that others had, and it
 // is refused.
-func openQueue(ctx context.Context, cfg *config.Config, bulk bool, positions map[[16]byte]uint64) (queue.Queue, error) {
+func (p *Pipeline) openQueue(ctx context.Context, cfg *config.Config, bulk bool, positions map[[16]byte]uint64) (queue.Queue, error) {
 	if cfg.Queue.Backend == "memory" {
 		if err := leftOnDisk(ctx, cfg); err != nil {
 			return nil, err
 		}
 		return newMemory(cfg, bulk), nil
 	}
-	q, err := openDisk(ctx, cfg, positions)
+	q, err := p.useDisk(ctx, cfg, positions)
 	if err != nil {
 		return nil, err // and not a nil *Disk in the interface
 	}
@@ -60,7 +61,23 @@ func newMemory(cfg *config.Config, bulk bool) *queue.Memory {
 	return queue.NewMemory(o)
 }
 
-func openDisk(ctx context.Context, cfg *config.Config, positions map[[16]byte]uint64) (*queue.Disk, error) {
+// diskID is the id of the queue on disk, hexadecimal; "" if there is none.
+func diskID(cfg *config.Config) (string, error) {
+	id, err := queue.DiskID(cfg.Queue.Directory)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return hex.EncodeToString(id[:]), err
+}
+
+func idOf(q *queue.Disk) string {
+	id := q.Caps().ID
+	return hex.EncodeToString(id[:])
+}
+
+// openDisk opens the queue on disk. One that lacks its oldest segments is refused,
+// unless the loss is to be accepted.
+func openDisk(ctx context.Context, cfg *config.Config, positions map[[16]byte]uint64, acceptLoss bool) (*queue.Disk, error) {
 	if least := config.LeastDisk(cfg.HTTP.MaxEvent); cfg.Queue.DiskBytes < least {
 		return nil, fmt.Errorf("open queue %s: queue.disk_bytes (%v) is too small for http.max_event (%v): raise it to %v at least",
 			cfg.Queue.Directory, cfg.Queue.DiskBytes, cfg.HTTP.MaxEvent, least)
@@ -74,8 +91,14 @@ func openDisk(ctx context.Context, cfg *config.Config, positions map[[16]byte]ui
 		Dir: cfg.Queue.Directory, MaxBytes: int64(cfg.Queue.DiskBytes), MaxEvent: most, LossRecord: lossRecord,
 		SegmentBytes: max(min(int64(cfg.Queue.DiskBytes)/8, segmentBytes), 4*int64(most)),
 		MaxBuffered:  max(bufferBytes, 2*int64(most)),
-		AtLeast:      queue.Seq(positions[id]),
+		AtLeast:      queue.Seq(positions[id]), AcceptLoss: acceptLoss,
 	})
+	if loss := new(queue.LossError); errors.As(err, &loss) {
+		if at, ok := positions[id]; ok {
+			err = fmt.Errorf("%w (the ledger has come to %d)", err, at)
+		}
+		return nil, fmt.Errorf("%w. Put the segments that begin before %d back; if they are gone for good: audit-host queue accept-loss", err, loss.To+1)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,23 +120,14 @@ func leftOnDisk(ctx context.Context, cfg *config.Config) (err error) {
 	const mend = `set queue.backend = "disk" again until they are delivered, or give them up: move the directory away`
 	var q *queue.Disk
 	if err == nil {
-		q, err = openDisk(ctx, cfg, nil)
+		q, err = openDisk(ctx, cfg, nil, false)
 	}
 	if err != nil {
 		return fmt.Errorf("queue.backend is memory, and it can't be told whether the queue on disk, %s, still has events to deliver: %w; %s",
 			cfg.Queue.Directory, err, mend)
 	}
 	defer func() { err = errors.Join(err, closeUnused(ctx, q)) }()
-	var left []string
-	for _, c := range q.Cursors() {
-		if c.Pending > 0 {
-			left = append(left, fmt.Sprintf("%d for sink %s", c.Pending, c.Name))
-		}
-	}
-	if n := q.Watermarks().Events; len(left) == 0 && n > 0 {
-		left = append(left, fmt.Sprintf("%d that no sink has seen", n))
-	}
-	if len(left) > 0 {
+	if left := waiting(q); len(left) > 0 {
 		return fmt.Errorf("queue.backend is memory, and the queue on disk, %s, still has acknowledged events to deliver (%s): %s",
 			cfg.Queue.Directory, strings.Join(left, ", "), mend)
 	}

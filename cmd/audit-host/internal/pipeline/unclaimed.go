@@ -96,7 +96,7 @@ func ForgetSink(ctx context.Context, cfg *config.Config, name string, write bool
 	if _, err := queue.DiskID(cfg.Queue.Directory); errors.Is(err, fs.ErrNotExist) {
 		return u, forgetError(name, ErrUnknownSink)
 	}
-	q, err := openDisk(ctx, cfg, nil)
+	q, err := openDisk(ctx, cfg, nil, false)
 	if err != nil {
 		return u, err
 	}
