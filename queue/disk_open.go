@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/audit-host/audit-host/internal/durable"
 )
 
 // OpenDisk opens the queue in a directory, or makes one there. ErrBusy: another
@@ -243,6 +245,12 @@ func (q *Disk) recoverLast(ctx context.Context) error {
 		b := make([]byte, last.size())
 		if _, err := f.ReadAt(b, last.off); err != nil {
 			return err
+		}
+		// Its first write may have failed.
+		if c, ok := f.(interface{ Fd() uintptr }); ok {
+			if err := durable.Drop(c, last.off, last.size()); err != nil {
+				return err
+			}
 		}
 		if _, err := f.WriteAt(b, last.off); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"log/slog"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/statedir"
@@ -47,7 +48,7 @@ func AcceptLoss(ctx context.Context, cfg *config.Config, write bool) (l Loss, er
 	var positions map[[16]byte]uint64
 	if sink, ok := cfg.Ledger(); ok {
 		// One that went back is another matter, for accept-head.
-		if _, positions, err = openHead(ctx, sink.Grant.SQL.Database, Head{}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, positions, _, err = openHead(ctx, slog.New(slog.DiscardHandler), sink.Grant.SQL.Database, Head{}, write); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return l, err
 		}
 	}
