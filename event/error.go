@@ -51,10 +51,11 @@ func fault(at int, format string, args ...any) *Error {
 // under puts the place one level deeper: the error arose in the member name.
 func (e *Error) under(name string) *Error {
 	quoted := strconv.Quote(clip(name, shownText))
-	token := strings.NewReplacer("~", "~0", "/", "~1", `\"`, `"`).Replace(quoted[1 : len(quoted)-1])
-	e.Path = "/" + token + e.Path
+	e.Path = "/" + pointerToken.Replace(quoted[1:len(quoted)-1]) + e.Path
 	return e
 }
+
+var pointerToken = strings.NewReplacer("~", "~0", "/", "~1", `\"`, `"`)
 
 // underIndex puts the place one level deeper: the error arose in that element
 // of an array.

@@ -174,17 +174,18 @@ func nearest(name string, known []string) string {
 	if len(name) > longest {
 		return ""
 	}
-	plain := func(s string) string {
-		return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(s))
-	}
+	plain := func(s string) string { return joiners.Replace(strings.ToLower(s)) }
 	best, least := "", 3
+	name = plain(name)
 	for _, k := range known {
-		if cost := distance(plain(name), plain(k)); cost < least && 2*cost < len(k) {
+		if cost := distance(name, plain(k)); cost < least && 2*cost < len(k) {
 			best, least = k, cost
 		}
 	}
 	return best
 }
+
+var joiners = strings.NewReplacer("_", "", "-", "")
 
 // distance counts the bytes to insert, delete or change to turn a into b.
 func distance(a, b string) int {

@@ -31,8 +31,19 @@ type Result struct {
 	Error    string `json:"error,omitempty"`
 }
 
+// maxNotTaken is how many events of a request that were not taken (rejected,
+// skipped, retry) an answer names. Two bytes of a body can be such an event, and
+// what is said of each is a hundred times as long.
+const maxNotTaken = 100
+
+// resultBytes is what an event of an answer takes in memory, about, in bytes: an
+// accepted one, with its id, its receipt and a row hash.
+const resultBytes = 320
+
 // Answer is the body of an answer of POST /v1/events to a request of which
-// events could be told apart. The four counts add up to the length of Events.
+// events could be told apart. The four counts are of all events of the request.
+// Events has each that was accepted, and of the others the first maxNotTaken;
+// Unnamed counts the rest. Both together are the four counts.
 type Answer struct {
 	Accepted int    `json:"accepted"` // taken by the queue, whatever came then
 	Rejected int    `json:"rejected"`
@@ -41,8 +52,27 @@ type Answer struct {
 	Error    string `json:"error,omitempty"` // why the status is not 2xx
 	// Head is the last row of the ledger when the events of ack=ledger were looked
 	// up; it is theirs or a later one.
-	Head   *Head    `json:"head,omitempty"`
-	Events []Result `json:"events"`
+	Head    *Head    `json:"head,omitempty"`
+	Unnamed int      `json:"unnamed,omitempty"`
+	Events  []Result `json:"events"`
+
+	notTaken int // of Events
+}
+
+// room tells whether one more event that was not taken is named.
+func (a *Answer) room() bool { return a.notTaken < maxNotTaken }
+
+// add names an event, or counts it.
+func (a *Answer) add(res Result) {
+	switch {
+	case res.Status == StatusAccepted:
+	case a.room():
+		a.notTaken++
+	default:
+		a.Unnamed++
+		return
+	}
+	a.Events = append(a.Events, res)
 }
 
 // code is the status of the answer; waiting is the number of accepted events

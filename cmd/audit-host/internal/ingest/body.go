@@ -25,6 +25,13 @@ func (b *body) free() {
 	b.bytes, b.held = nil, 0
 }
 
+// become gives the bytes up and has n bytes counted in their place, until free. It
+// may pass the limit: other bodies have to wait then.
+func (b *body) become(n int64) {
+	b.s.buffered.Add(n - b.held)
+	b.bytes, b.held = nil, n
+}
+
 // grow makes room for at least one byte more, up to limit bytes in all. While
 // the bytes are copied both blocks exist and only the new one is counted.
 func (b *body) grow(limit int) *failure {

@@ -52,7 +52,7 @@ func count(text []byte, as layout, most int) (n int, f *failure, broken *layoutE
 	return n, nil, broken
 }
 
-// receipt is the queue's promise for the event at an index of the answer.
+// receipt is the queue's promise for the event at an index of the answer's events.
 type receipt struct {
 	index int
 	queue.Receipt
@@ -81,9 +81,11 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *failure {
 	}
 	ctx, cancel := context.WithTimeoutCause(r.Context(), s.o.AckTimeout, errAckTimeout)
 	defer cancel()
-	a := Answer{Events: make([]Result, 0, n)}
+	var a Answer
 	receipts, tooLarge := s.submit(ctx, b.bytes, as, asked, &a)
-	b.free() // it may be waited for long, and the events have memory of their own
+	// It may be waited for long, and the events have memory of their own. What the
+	// answer holds is counted in the body's place.
+	b.become(int64(len(a.Events)) * resultBytes)
 	s.accepted.Add(uint64(a.Accepted))
 	s.rejected.Add(uint64(a.Rejected))
 	s.skipped.Add(uint64(a.Skipped))
@@ -107,26 +109,27 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *failure {
 // submit parses the events and hands them to the queue, up to the first that
 // the queue does not take. It fills the answer's events and counts.
 func (s *Server) submit(ctx context.Context, text []byte, as layout, asked ack, a *Answer) (receipts []receipt, tooLarge int) {
-	full := false
+	full, index := false, -1
 	var stopped error
 	// The layout was checked before, so there is no error here.
 	_ = split(text, as, func(raw []byte, line int) bool {
-		res := Result{Index: len(a.Events), Line: line}
+		index++
+		res := Result{Index: index, Line: line}
 		if full {
 			// Taken now, a later event would stand before an earlier one.
 			res.Status = StatusRetry
 			a.Retry++
-			a.Events = append(a.Events, res)
+			a.add(res)
 			return true
 		}
 		t := s.take(ctx, raw, s.o.Intake, s.o.ParseNative)
 		res.ID, res.Status = t.id, t.status
-		if t.err != nil {
+		if t.err != nil && a.room() {
 			res.Error = cut(t.err.Error())
 		}
 		switch t.status {
 		case StatusAccepted:
-			rc := receipt{index: res.Index, Receipt: t.receipt}
+			rc := receipt{index: len(a.Events), Receipt: t.receipt}
 			if asked == ackLedger {
 				rc.payload = sha256.Sum256(t.payload)
 			}
@@ -144,7 +147,7 @@ func (s *Server) submit(ctx context.Context, text []byte, as layout, asked ack, 
 			}
 			a.Rejected++
 		}
-		a.Events = append(a.Events, res)
+		a.add(res)
 		return true
 	})
 	if full {
@@ -166,6 +169,10 @@ var errEventSize = errors.New("the event is too large")
 
 // take parses one event and hands it to the queue.
 func (s *Server) take(ctx context.Context, raw []byte, in Intake, parse Parse) taken {
+	// A client that is gone, or a server that stops, has nothing more read.
+	if ctx.Err() != nil {
+		return taken{status: StatusRetry, err: context.Cause(ctx)}
+	}
 	if len(raw) > s.o.MaxEvent {
 		return taken{status: StatusRejected,
 			err: fmt.Errorf("%w: %d bytes, at most %d (http.max_event)", errEventSize, len(raw), s.o.MaxEvent)}

@@ -45,7 +45,8 @@
 //
 // What a client can make the server hold is bounded: connections, header and
 // body size (after decompression), events in a request, the bytes of all
-// bodies together, and the time for each. A connection beyond the limit waits
+// bodies together and of the answers to them, and the time for each. Of events that
+// were not taken an answer names the first 100 and counts the rest. A connection beyond the limit waits
 // in the kernel's backlog until another one ends; one that idles ends by its
 // timeout.
 //
@@ -131,8 +132,8 @@ type Options struct {
 	// stands; false if nowhere. The hash tells it from another one that was sent
 	// under the same id.
 	Lookup func(ctx context.Context, id string, payload [sha256.Size]byte) (Landed, bool, error)
-	// DeadLetters stores what OPA sent and no event could be made of. When it
-	// returns nil they are durable. The same text can come again, because OPA
+	// DeadLetters stores what OPA sent and no event could be made of, some at a
+	// time. When it returns nil they are durable. The same text can come again, because OPA
 	// repeats a batch until it is answered with 200.
 	DeadLetters func(ctx context.Context, refused []Refused) error
 	// Ready tells whether events can be recorded now, and if not, why. Nil is

@@ -80,7 +80,7 @@ func serve(t *testing.T, change func(*Options)) *serving {
 
 // client is one connection, read and written by hand.
 type client struct {
-	t *testing.T
+	t testing.TB
 	net.Conn
 	in *bufio.Reader
 }
@@ -183,8 +183,8 @@ func TestServeWaitOutlastsReadTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := serve(t, func(o *Options) { o.ReadTimeout, o.AckTimeout = 2*time.Second, time.Minute })
 		time.AfterFunc(50*time.Second, func() {
-			if n := s.buffered.Load(); n != 0 {
-				t.Errorf("a request that waits holds %d bytes of its body", n)
+			if n := s.buffered.Load(); n != resultBytes {
+				t.Errorf("a request that waits holds %d bytes, wanted %d: of its answer, and none of its body", n, resultBytes)
 			}
 			s.commit(1)
 		})
