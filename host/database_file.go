@@ -56,7 +56,7 @@ func (e *movedError) Error() string { return e.text }
 func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) error) error {
 	f.committed = false
 	if f.conn != nil && f.log.failed.Load() {
-		f.drop()
+		f.drop(false)
 	}
 	if err := f.connect(ctx); err != nil {
 		return err
@@ -74,13 +74,13 @@ func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) erro
 		if m != nil {
 			f.before = c.infos()
 		}
-		f.drop()
+		f.drop(m != nil)
 		return err
 	}
 	if c.protect(c.rollback) != nil {
 		// Without the connection there is no transaction either, and the
 		// caller has the error that matters.
-		f.drop()
+		f.drop(false)
 	}
 	return err
 }
@@ -159,7 +159,10 @@ func (f *dbFile) connect(ctx context.Context) error {
 	// nobody relies on what is seen.
 	o := f.options
 	o.keepLog = true
-	was := setTrust(path, doubtful)
+	was := trustIn(path)
+	if was != onDisk { // else its log is as this process has synced it
+		setTrust(path, doubtful)
+	}
 	c, err := openDB(ctx, path, o)
 	if err != nil {
 		return err
@@ -278,13 +281,18 @@ func syncDir(dir string) error {
 }
 
 // drop gives up the connection after a fault; the next call opens it again. The
-// log stays as it is: what of it is on disk nobody knows.
-func (f *dbFile) drop() {
+// log stays as it is, for nobody knows what of it is on disk; unless the files were
+// moved, which is no fault of the disk: then it is written back to where it belongs.
+func (f *dbFile) drop(moved bool) {
 	c := f.conn
 	f.conn = nil
 	if c != nil {
 		f.log.close()
-		f.leave(c)
+		if moved && !f.log.failed.Load() {
+			setTrust(f.path, doubtful)
+		} else {
+			f.leave(c)
+		}
 		// What can go wrong has gone wrong: the caller has the error that
 		// matters.
 		_ = c.close()

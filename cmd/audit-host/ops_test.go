@@ -246,8 +246,9 @@ func TestSameIDAgain(t *testing.T) {
 	other := strings.Replace(refusal("e1"), "rm -rf", "ls", 1)
 	check := func(e ingest.Result) {
 		t.Helper()
-		digests := regexp.MustCompile(`[0-9a-f]{64}`).FindAllString(e.Error, -1)
-		if e.Status != ingest.StatusDeadLetter || len(digests) != 2 || digests[0] == digests[1] || e.Sequence != 0 || e.RowHash != "" {
+		// Which two it is, both hashes, the letter says: no text of a plugin goes to
+		// who shows no token.
+		if e.Status != ingest.StatusDeadLetter || !strings.Contains(e.Error, "audit-host dlq show") || e.Sequence != 0 || e.RowHash != "" {
 			t.Errorf("another content: %+v", e)
 		}
 	}

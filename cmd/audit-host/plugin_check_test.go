@@ -22,7 +22,7 @@ func TestScorecard(t *testing.T) {
 	words := strings.TrimSpace(strings.Repeat("word ", 19))
 	for _, plain := range []bool{true, false} {
 		var b strings.Builder
-		card := &scorecard{w: &b, plain: plain}
+		card := &scorecard{w: &b, colours: &b, plain: plain}
 		for _, r := range results {
 			card.result(r)
 		}
@@ -34,7 +34,7 @@ func TestScorecard(t *testing.T) {
 		if plain {
 			held, broken = "ok   R5   one          first\n", "FAIL R20  two          second\n"
 		}
-		for _, want := range []string{held + strings.Repeat(" ", 20), broken, "sent    " + words + "\n", "got     a\uFFFD[2Jb c\n", "R20     An event is stored when it outlives the instance",
+		for _, want := range []string{held + strings.Repeat(" ", 20), broken, "sent    " + words + "\n", `got     "a\x1b[2Jb" c` + "\n", "R20     An event is stored when it outlives the instance",
 			"nothing can be said of\n", " three\n\np 1, sha256 d\n1 held, 1 broken, 1 do not apply, 1 could not be checked, 1.2 s\n"} {
 			if !strings.Contains(got, want) {
 				t.Errorf("plain %v: no %q in\n%s", plain, want, got)
@@ -44,7 +44,7 @@ func TestScorecard(t *testing.T) {
 			t.Errorf("plain %v:\n%q", plain, got)
 		}
 	}
-	card := &scorecard{w: full{}}
+	card := &scorecard{w: full{}, colours: full{}}
 	card.result(results[0])
 	if err := card.end(report); !errors.Is(err, errFull) {
 		t.Errorf("to a full disk: %v", err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/daemon"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/metrics"
+	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 )
 
 func newRun() *cobra.Command {
@@ -46,7 +47,11 @@ Exits with
 		// A write to stderr whose reader has died would end the process, even while
 		// it ends. Ignored, it fails.
 		signal.Ignore(syscall.SIGPIPE)
-		log := newLossyLog(cfg.Log, c.ErrOrStderr())
+		stderr := c.ErrOrStderr()
+		if w, ok := stderr.(*visible.Writer); ok {
+			stderr = w.Beside() // a line that hangs must not hold up the end
+		}
+		log := newLossyLog(cfg.Log, stderr)
 		defer log.Close()
 		// From the very beginning, or the signal would end us.
 		hangup := make(chan os.Signal, 1)

@@ -113,6 +113,9 @@ func (v *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Beside is a writer to the same place that waits for no write of v.
+func (v *Writer) Beside() *Writer { return NewWriter(v.w) }
+
 // Flush writes what is left of a character that never came to its end.
 func (v *Writer) Flush() error {
 	v.mu.Lock()
