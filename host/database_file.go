@@ -56,7 +56,7 @@ func (e *movedError) Error() string { return e.text }
 func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) error) error {
 	f.committed = false
 	if f.conn != nil && f.log.failed.Load() {
-		f.drop(false)
+		f.drop(true)
 	}
 	if err := f.connect(ctx); err != nil {
 		return err
@@ -74,13 +74,14 @@ func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) erro
 		if m != nil {
 			f.before = c.infos()
 		}
-		f.drop(m != nil)
+		// A file that was moved, or that is damaged, is no fault of the disk.
+		f.drop(f.committed || e != nil && (e.code == 0 || e.code&0xff == int(sqlite3.IOERR)))
 		return err
 	}
 	if c.protect(c.rollback) != nil {
 		// Without the connection there is no transaction either, and the
 		// caller has the error that matters.
-		f.drop(false)
+		f.drop(true)
 	}
 	return err
 }
@@ -158,7 +159,9 @@ func (f *dbFile) connect(ctx context.Context) error {
 	// Until the log was written again nothing of it goes into the database, and
 	// nobody relies on what is seen.
 	o := f.options
-	o.keepLog = true
+	if log, err := os.Stat(logName(path)); err == nil && log.Size() > 0 {
+		o.keepLog = true
+	}
 	was := trustIn(path)
 	if was != onDisk { // else its log is as this process has synced it
 		setTrust(path, doubtful)
@@ -217,6 +220,14 @@ func (f *dbFile) strangeLog(info os.FileInfo) error {
 	}
 	return &movedError{text: fmt.Sprintf("open database %s: the file is another one than before, and the log %s-wal beside it belongs to the one before; put that one back, or move the log and %s-shm away with it",
 		f.path, real, real)}
+}
+
+// logName is where SQLite keeps the log of the database at path.
+func logName(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return path + "-wal"
 }
 
 func cantOpen(format string, a ...any) error {
@@ -280,18 +291,18 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// drop gives up the connection after a fault; the next call opens it again. The
-// log stays as it is, for nobody knows what of it is on disk; unless the files were
-// moved, which is no fault of the disk: then it is written back to where it belongs.
-func (f *dbFile) drop(moved bool) {
+// drop gives up the connection after a fault; the next call opens it again. With
+// leave the log stays as it is, for nobody knows what of it is on disk; else it is
+// written back to where it belongs.
+func (f *dbFile) drop(leave bool) {
 	c := f.conn
 	f.conn = nil
 	if c != nil {
 		f.log.close()
-		if moved && !f.log.failed.Load() {
-			setTrust(f.path, doubtful)
-		} else {
+		if leave || f.log.failed.Load() {
 			f.leave(c)
+		} else {
+			setTrust(f.path, doubtful)
 		}
 		// What can go wrong has gone wrong: the caller has the error that
 		// matters.

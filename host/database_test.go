@@ -403,7 +403,7 @@ func TestDatabaseSyncsTheFolderOfItsLog(t *testing.T) {
 	if synced != 1 {
 		t.Errorf("synced %d times", synced)
 	}
-	g.sink.sql.file.drop(false)
+	g.sink.sql.file.drop(true)
 	g.sink.sql.file.syncDir = func(string) error { return errors.New("no sync") }
 	g.expect(abi.SQLBroken, "no sync", abi.SQLWrite, exec("INSERT INTO v VALUES (1)"))
 }

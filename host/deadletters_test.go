@@ -303,7 +303,7 @@ func TestDeadLettersSurviveTheirFaults(t *testing.T) {
 	ctx := context.Background()
 	layer, name := newFaultFS(t)
 	d := openLetters(t, filepath.Join(t.TempDir(), "dlq.db"))
-	d.file.drop(false)
+	d.file.drop(true)
 	d.file.options.vfs = name
 	for i := range 10 {
 		layer.write = func(string) error { panic("the engine traps") }
