@@ -148,7 +148,7 @@ func TestOldestSegmentMissing(t *testing.T) {
 			if len(got) != want || got[len(got)-2] != "audit.loss_accepted" {
 				t.Errorf("then %d rows, want %d, which end with %q", len(got), want, got[max(0, len(got)-3):])
 			}
-			if row := must(t, 0, "", "tail", "-c", config, "-n", "2", "--json").stdout; !strings.Contains(row, fmt.Sprintf(`"from":2`)) || !strings.Contains(row, fmt.Sprintf(`"to":%d`, first-1)) {
+			if row := must(t, 0, "", "tail", "-c", config, "-n", "2", "--json").stdout; !strings.Contains(row, `"from":2`) || !strings.Contains(row, fmt.Sprintf(`"to":%d`, first-1)) {
 				t.Errorf("the record is %s", row)
 			}
 		})
