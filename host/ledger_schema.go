@@ -56,7 +56,7 @@ func (l *Ledger) check(c *dbConn) error {
 	err := c.each("SELECT type, name, tbl_name, sql FROM main.sqlite_master NOT INDEXED", nil, func(s *dbStmt) error {
 		o := object{cut(s.string(0)), cut(s.string(1)), cut(s.string(2)), s.string(3)}
 		for _, wanted := range ownObjects {
-			if o == wanted && !own[o] {
+			if o == wanted {
 				own[o] = true
 				return nil
 			}
@@ -111,7 +111,7 @@ func (l *Ledger) isAllowed(c *dbConn, o object) (bool, error) {
 	if strings.HasPrefix(o.table, litestream) {
 		return o.kind == "index" || o.kind == "table" && o.name == o.table && strings.HasPrefix(o.sql, "CREATE TABLE "), nil
 	}
-	if o.kind != "index" || o.table != ledger.Table || !strings.HasPrefix(o.name, userIndex) || o.sql == "" {
+	if o.kind != "index" || !strings.HasPrefix(o.name, userIndex) || o.sql == "" {
 		return false, nil
 	}
 	plain := false
