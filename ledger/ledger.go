@@ -17,9 +17,12 @@
 //
 // Guarantee: the encodings are injective and the chain is cumulative, so a
 // changed byte in any column of any row changes that row's hash or breaks its
-// check, and with it every later row. Not guaranteed: that nobody with write
-// access and without the key cut rows off the end and set sqlite_sequence
-// back; only a head that was remembered elsewhere shows that.
+// check, and with it every later row. A row hash therefore covers all columns of
+// its row and of those before it, and their order: whoever remembers one can tell
+// if any of that was changed. Not guaranteed without it: that nobody with write
+// access and without the key removed, moved or cut off rows, made all hashes anew
+// and set sqlite_sequence. A signature covers its event's text, and nothing of
+// where it stands.
 //
 // The package imports no hash function: inside a plugin hashing is the
 // host's work.
