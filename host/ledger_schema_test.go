@@ -342,3 +342,13 @@ func TestIntegrityEndsWithItsContext(t *testing.T) {
 		t.Errorf("%q, %v", problems, err)
 	}
 }
+
+// columnTypes has "name TYPE" of every column of the table.
+func columnTypes() (list []string) {
+	for line := range strings.Lines(ledger.Schema[0]) {
+		if f := strings.Fields(line); strings.HasPrefix(line, "  ") {
+			list = append(list, f[0]+" "+strings.TrimSuffix(f[1], ","))
+		}
+	}
+	return list
+}

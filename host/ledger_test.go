@@ -474,16 +474,6 @@ func TestLedgerNamesRowsThatAreNone(t *testing.T) {
 	}
 }
 
-// columnTypes has "name TYPE" of every column of the table.
-func columnTypes() (list []string) {
-	for line := range strings.Lines(ledger.Schema[0]) {
-		if f := strings.Fields(line); strings.HasPrefix(line, "  ") {
-			list = append(list, f[0]+" "+strings.TrimSuffix(f[1], ","))
-		}
-	}
-	return list
-}
-
 func laxInsert(r ledger.Row, seq uint64) string {
 	text := func(s string) string { return "'" + s + "'" }
 	blob := func(b []byte) string {

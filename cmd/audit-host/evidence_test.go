@@ -268,3 +268,26 @@ func TestCopyWithoutItsLog(t *testing.T) {
 	}
 	d.stop(t, 0)
 }
+
+// A schema that changes under a running daemon: nothing is believed of what it
+// shows, and it is told. Once mended, all goes on.
+func TestSchemaChangesAtRun(t *testing.T) {
+	config := home(t)
+	d := serve(t, config)
+	d.post(t, "ledger", refusal("a"))
+	change(t, ledgerOf(config), "CREATE INDEX mine ON signed_events(agent_id)")
+	d.post(t, "durable", refusal("b"))
+	until(t, "ready says that it is not read, and that the head is not remembered", func() bool {
+		return strings.Count(string(d.request(t, "GET", "/-/ready", "", 503)), "DROP INDEX mine") == 2
+	})
+	if n := d.scrape(t)["audit_host_ledger_head_sequence"]; n > 1 {
+		t.Errorf("the head %v was taken from a schema that is not believed", n)
+	}
+	change(t, ledgerOf(config), "DROP INDEX mine")
+	d.post(t, "ledger", refusal("c"))
+	until(t, "the head", func() bool { return d.scrape(t)["audit_host_ledger_head_sequence"] == 3 })
+	if log := d.stop(t, 0); !strings.Contains(log, "the ledger's head can't be remembered") {
+		t.Errorf("%s", log)
+	}
+	verified(t, config)
+}

@@ -144,11 +144,14 @@ func (k *keeper) remember(ctx context.Context) error {
 	if info, e := os.Stat(k.path); e == nil && info.Size() == 0 && was.Sequence == 0 {
 		return nil // about to be made
 	}
-	if err != nil {
-		return err
-	}
 	unsaved := ""
-	if now.Sequence > was.Sequence || k.State().Unsaved != "" {
+	var format *host.FormatError
+	switch {
+	case errors.As(err, &format) && format.Changed:
+		now, unsaved = was, err.Error() // nothing that it says is believed
+	case err != nil:
+		return err
+	case now.Sequence > was.Sequence || now.Sequence > 0 && k.State().Unsaved != "":
 		if err := now.save(k.file); err != nil {
 			unsaved = err.Error()
 		}
@@ -160,7 +163,7 @@ func (k *keeper) remember(ctx context.Context) error {
 	if news {
 		k.log.Error("the ledger's head can't be remembered: what is committed from now on may go back unnoticed", slog.String("error", unsaved))
 	}
-	return nil
+	return err
 }
 
 // Deliver implements queue.Sink.
