@@ -35,7 +35,7 @@ reproducible: plugins
 	$(GO) test -count=1 -run '^TestReproducible$$' ./plugins/bundled
 
 test: plugins
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 
 # The race detector needs cgo. It sees neither into guests nor into the processes
 # that tests start, which are the program as it is shipped, and there is nothing to
