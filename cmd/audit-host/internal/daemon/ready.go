@@ -64,7 +64,7 @@ func ready(p *pipeline.Pipeline, now time.Time, told bool) (ok bool, reasons []s
 		add(l.Trouble.Fault != pipeline.FaultLocked || now.Sub(l.Trouble.Since) >= tooOld,
 			"the ledger takes nothing for %v, its events are kept (%s): %s", now.Sub(l.Trouble.Since).Round(time.Second), l.Trouble.Fault, why(l.Trouble.Text, "the log tells why"))
 	} else if l.Unsaved != "" {
-		add(false, "%s", l.Unsaved)
+		add(false, "the ledger's head can't be remembered: %s", why(l.Unsaved, "the log tells why"))
 	}
 	if err := p.Reachable(); err != nil {
 		add(true, "the ledger can't be read: %s", why(err.Error(), "audit-host verify tells why"))
