@@ -89,7 +89,7 @@ func caseFailedSync(e *env) {
 	e.balanced()
 	for round := range 3 {
 		heal := e.s.FailSync()
-		r := e.submit("unsure1", "unsure2")
+		r := e.unsure("unsure1", "unsure2")
 		e.expectErr("wait for durable", r.Wait(ctx, queue.Durable), queue.ErrFailed)
 		e.expectErr("wait for committed", r.Wait(ctx, queue.Committed), queue.ErrFailed)
 		e.balanced()
@@ -129,13 +129,7 @@ func caseFailedSync(e *env) {
 	// Once more, and the process ends before it is mended.
 	heal := e.s.FailSync()
 	lost := ids("lost", 1, 2)
-	r := e.submit(lost[0])
-	// The failure may be known by now.
-	if second, err := q.Submit(event(lost[1])); err == nil {
-		r = second
-	} else {
-		e.expectErr("submit during a failed sync", err, queue.ErrFailed)
-	}
+	r := e.unsure(lost...)
 	e.expectErr("wait for durable", r.Wait(ctx, queue.Durable), queue.ErrFailed)
 	if e.s.PowerLoss != nil {
 		e.s.PowerLoss(e.q, 1)
