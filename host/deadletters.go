@@ -214,6 +214,15 @@ func (d *DeadLetters) reading(ctx context.Context, do func(*dbConn) error) error
 	})
 }
 
+// OnDisk says why it is not known that what was read is on disk; nil if it is known.
+// See [Ledger.OnDisk]. Where the store is open to write, it is known.
+func (d *DeadLetters) OnDisk() error {
+	if d.read == nil {
+		return nil
+	}
+	return d.read.onDisk()
+}
+
 // Put stores letters, all or none. One that is there already, with the same
 // sink, id and content, stays as it was first put; if it had been resolved it is
 // open again, because an event that was refused must be an open letter. A letter

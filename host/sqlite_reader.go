@@ -196,7 +196,7 @@ func (r *dbReader) onDisk() error {
 		return fmt.Errorf("%s may show what is not on disk yet: its log is about to be written again", r.path)
 	}
 	if !r.live && r.log.frames > 0 {
-		return fmt.Errorf("what lies in %s-wal may not be on disk: whoever opens the database to write sees to it", r.path)
+		return fmt.Errorf("what lies in %s-wal may not outlast a power cut until a daemon has opened the file to write", r.path)
 	}
 	return nil
 }

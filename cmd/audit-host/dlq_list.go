@@ -144,6 +144,7 @@ func showLetters(c *cobra.Command, path string, flags *letterFlags, state string
 			fmt.Fprintf(c.ErrOrStderr(), "%d more are resolved: --state resolved shows them, dlq purge removes them\n", t.Resolved)
 		}
 	}
+	tellUndurable(c, letters.OnDisk())
 	if n == 0 && len(f.IDs) == 0 {
 		fmt.Fprintln(c.ErrOrStderr(), "no dead letters")
 	}

@@ -53,6 +53,35 @@ func TestVerifyAfterKill(t *testing.T) {
 	}
 }
 
+// A killed daemon may have left commits that no sync has reached. Commands that only
+// read can't see to that, and say so; beside a daemon, and after one, there is
+// nothing to say.
+func TestReadersTellWhatMayNotBeOnDisk(t *testing.T) {
+	config := home(t, "[dead_letters]", "[[sink]]\nname = \"mock\"\nplugin = \"sink-mock\"\nconfig.rules = [{do = \"reject\"}]\n\n[dead_letters]")
+	tell := func(want bool) {
+		t.Helper()
+		verify := must(t, 0, "", "verify", "-c", config)
+		if got := strings.Contains(verify.stdout, "not checked: whether its last rows are on disk: what lies in "); got != want {
+			t.Errorf("verify tells: %v, want %v: %s", got, want, verify.stdout)
+		}
+		for _, args := range [][]string{{"tail"}, {"dlq", "list"}, {"dlq", "show", "1"}} {
+			r := must(t, 0, "", append(args, "-c", config)...)
+			if got := strings.Contains(r.stderr, "note: what lies in "); got != want || r.stdout == "" {
+				t.Errorf("%v tells: %v, want %v: %q %q", args, got, want, r.stdout, r.stderr)
+			}
+		}
+	}
+	c := spawn(t, config)
+	c.post(t, "ledger", refusal("e1"))
+	until(t, "a dead letter", func() bool { return must(t, 0, "", "dlq", "list", "-c", config).stdout != "" })
+	tell(false)
+	c.signal(t, syscall.SIGKILL)
+	<-c.done
+	tell(true)
+	serve(t, config).stop(t, 0)
+	tell(false)
+}
+
 // A byte of the log that is not what it was hides the rows behind it from whoever
 // reads. An auditor who has nothing but the ledger and the key is told.
 func TestVerifyTellsOfADamagedLog(t *testing.T) {

@@ -72,6 +72,13 @@ func (s ledgerSource) open(context.Context) (*host.Ledger, func() error, error) 
 	return l, l.Close, nil
 }
 
+// tellUndurable tells on stderr why it is not known that what was shown is on disk.
+func tellUndurable(c *cobra.Command, why error) {
+	if why != nil {
+		fmt.Fprintf(c.ErrOrStderr(), "note: %v\n", why)
+	}
+}
+
 // startSQLite starts the engine for a command that only reads. It uses the
 // compiled code of the daemon if there is some, and never makes a folder.
 func startSQLite(cfg *config.Config) error {

@@ -76,7 +76,11 @@ verified.`,
 				return err
 			}
 		}
-		return out.Flush()
+		if err := out.Flush(); err != nil {
+			return err
+		}
+		tellUndurable(c, l.OnDisk())
+		return nil
 	}
 	return c
 }

@@ -139,6 +139,7 @@ func verify(ctx context.Context, file ledgerSource, o audit.Options, stderr io.W
 	bar := newProgress(stderr, "verifying", int64(total), false)
 	defer bar.end()
 	o.Progress = func(rows uint64) { bar.set(int64(rows)) }
+	o.OnDisk = l.OnDisk
 	return audit.Verify(ctx, l, o)
 }
 

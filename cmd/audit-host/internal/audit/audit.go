@@ -94,6 +94,9 @@ type Options struct {
 	// Foreign are objects in the file that are no ledger's, Allowed those that may
 	// be there.
 	Foreign, Allowed []string
+	// OnDisk is asked after reading why it is not known that what was read is on
+	// disk; nil if all is.
+	OnDisk func() error
 	// Progress is told the number of rows from time to time; nil is not.
 	Progress func(rows uint64)
 }
@@ -146,6 +149,11 @@ func Verify(ctx context.Context, l Ledger, o Options) (Report, error) {
 	r := Report{Rows: head.Sequence, Head: head, Signatures: found.signatures, Allowed: append([]string{}, o.Allowed...)}
 	var asked []string
 	asked, r.NotChecked = unchecked(r, o)
+	if o.OnDisk != nil {
+		if err := o.OnDisk(); err != nil {
+			r.NotChecked = append(r.NotChecked, fmt.Sprintf("whether its last rows are on disk: %v", err))
+		}
+	}
 	switch {
 	case breach != nil && breach.Sequence == 0:
 		r.BrokenAt, r.Reason = &breach.Sequence, breach.Reason
