@@ -59,7 +59,8 @@ check: plugins
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip '^($(unraced))$$' $$($(GO) list ./... | grep -v /plugins/sink-)
 	$(MAKE) fuzz benchmarks
 
-# Every fuzz test for a while. A selector that selects nothing is a failure.
+# Every fuzz test for a while. A selector that selects nothing is a failure. Then
+# the modules that are dearest to compile, as large as they may be: some minutes.
 FUZZTIME ?= 3s
 fuzz:
 	list=$$(grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' abi cmd event host ledger plugins queue seal | sed 's/:[0-9]*:func /:/'); \
@@ -68,6 +69,7 @@ fuzz:
 		echo "$$f"; \
 		$(GO) test -run '^$$' -fuzz "^$${f#*:}\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$(dirname $${f%:*}) || exit 1; \
 	done
+	METER_TEST_FULL=1 $(GO) test -count=1 -run '^FuzzCompileCost$$' ./host/meter
 
 # Every benchmark once, so that none rots; the tool for make bench is checked too.
 benchmarks: plugins

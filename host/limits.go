@@ -17,6 +17,7 @@ import (
 const (
 	DefaultModuleSize    = 64 << 20
 	DefaultTableElements = 1_000_000
+	DefaultCompileCost   = meter.DefaultCompileCost
 	DefaultLogLines      = 100
 	DefaultLogBytes      = 64 << 10
 	DefaultVerdictBytes  = 1 << 20
@@ -34,6 +35,7 @@ const (
 	LimitStack    Limit = "stack"
 	LimitModule   Limit = "module_size"
 	LimitTable    Limit = "table_elements"
+	LimitCompile  Limit = "compile_cost"
 	LimitLogLines Limit = "log_lines"
 	LimitLogBytes Limit = "log_bytes"
 	LimitVerdict  Limit = "verdict_bytes"
@@ -49,6 +51,7 @@ var limitKeys = map[Limit]string{
 	LimitStack:    "stack in [sink.limits]",
 	LimitModule:   "module_size in [sink.limits]",
 	LimitTable:    "table_elements in [sink.limits]",
+	LimitCompile:  "compile_cost in [sink.limits]",
 	LimitLogLines: "log_lines in [sink.limits]",
 	LimitLogBytes: "log_bytes in [sink.limits]",
 	LimitVerdict:  "verdict_bytes in [sink.limits]",
@@ -101,7 +104,7 @@ func (e *LimitError) Unwrap() error { return e.Err }
 
 // meterLimits are the options of the meter that are those of a sink.
 func meterLimits(o Options) meter.Options {
-	return meter.Options{MaxModuleSize: o.ModuleSize, MaxTableElements: o.TableElements}
+	return meter.Options{MaxModuleSize: o.ModuleSize, MaxTableElements: o.TableElements, MaxCompileCost: o.CompileCost}
 }
 
 // overLimit turns a refusal of the meter that a key of audit.toml governs into
@@ -114,6 +117,8 @@ func overLimit(err error) error {
 			return &LimitError{LimitModule, err}
 		case "MaxTableElements":
 			return &LimitError{LimitTable, err}
+		case "MaxCompileCost":
+			return &LimitError{LimitCompile, err}
 		}
 	}
 	return err

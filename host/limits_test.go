@@ -115,6 +115,7 @@ func TestLimitsAtLoad(t *testing.T) {
 	}{
 		{LimitModule, plain, Options{ModuleSize: 200}, []string{"200", "raise module_size in [sink.limits]"}},
 		{LimitTable, table, Options{TableElements: 4999}, []string{"4999", "raise table_elements in [sink.limits]"}},
+		{LimitCompile, plain, Options{CompileCost: 1000}, []string{"1000", "raise compile_cost in [sink.limits]"}},
 	} {
 		_, err := Open(context.Background(), c.wasm, c.o)
 		var over *LimitError

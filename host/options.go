@@ -36,12 +36,15 @@ type Options struct {
 	// Deadline bounds one call into the guest, host functions included.
 	Deadline time.Duration
 	// Fuel bounds the instructions of one call, Stack the native stack it
-	// may use in bytes. Compiling is not bounded by time: the meter's limits
-	// on a module bound it, and the operator chose the file.
+	// may use in bytes. Compiling is bounded before it begins, by CompileCost
+	// and the meter's limits on a module.
 	Fuel, Stack int64
 	// ModuleSize bounds the plugin's file in bytes, TableElements its tables
 	// together.
 	ModuleSize, TableElements int
+	// CompileCost bounds what compiling the plugin takes, in units of about a
+	// nanosecond by the meter's estimate.
+	CompileCost int64
 	// LogLines and LogBytes bound what one call may log: text beyond is
 	// dropped. VerdictBytes bounds the reasons of one batch together.
 	LogLines, LogBytes, VerdictBytes int
@@ -88,6 +91,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Stack <= 0 {
 		o.Stack = DefaultStack
+	}
+	if o.CompileCost <= 0 {
+		o.CompileCost = DefaultCompileCost
 	}
 	for _, l := range []struct {
 		value  *int

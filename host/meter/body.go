@@ -31,12 +31,19 @@ type event struct {
 	depth      int       // label of a branch; number of open constructs at a return
 	lo, hi     int       // labels of a br_table in function.labels
 	charge     int64     // filled in by plan: charged right after the instruction
+
+	// For the cost of compiling.
+	ops   int   // end of the uses of locals before it in function.ops
+	chain int64 // of work
+	arity int64 // values that a branch to the construct's label carries
+	dead  bool  // nothing reaches it
 }
 
 // function is one decoded body. Its slices are reused from body to body.
 type function struct {
 	events []event
 	labels []int
+	ops    []int32 // uses of locals: index<<1, +1 where it is written
 	ctrl   []construct
 	open   []arm
 
@@ -53,6 +60,9 @@ type construct struct {
 	targeted        bool
 	base            int // operand height below the construct's parameters
 	params, results int
+	// For the cost: where it opened, and the least of all branches to its label.
+	before       place
+	known, depth int64
 }
 
 // Costs of a native frame beside its values: return address, saved frame
@@ -70,10 +80,16 @@ func (m *module) decode(f *function, fn int) *Error {
 	typ := m.types[m.funcs[fn]]
 
 	slots, wide := m.locals(r, typ)
-	*f = function{events: f.events[:0], labels: f.labels[:0], ctrl: f.ctrl[:0], open: f.open, code: r.pos}
+	if r.fail != nil {
+		return r.fail
+	}
+	*f = function{events: f.events[:0], labels: f.labels[:0], ops: f.ops[:0], ctrl: f.ctrl[:0], open: f.open, code: r.pos}
 
-	d := decoder{m: m, r: r, f: f, wide: wide}
-	f.ctrl = append(f.ctrl, construct{kind: evBlock, results: len(typ.results)})
+	d := decoder{m: m, r: r, f: f, wide: wide, addr: &m.addresses}
+	d.addr.reset(slots)
+	d.locals, d.globals, d.mutable = slots, int64(m.globals), int64(m.mutable+len(globalNames))
+	d.values = int64(len(typ.params) + len(typ.results))
+	f.ctrl = append(f.ctrl, construct{kind: evBlock, results: len(typ.results), known: unreached, depth: unreached})
 	for len(f.ctrl) > 0 && r.fail == nil {
 		d.instruction()
 	}
@@ -81,12 +97,7 @@ func (m *module) decode(f *function, fn int) *Error {
 		r.errorf(r.pos, "%d bytes after the end of the body", r.end-r.pos)
 	}
 	if r.fail == nil {
-		m.cost += d.compileCost(slots)
-		if n := len(f.events); n > m.o.MaxBranches {
-			r.limit(b.start, "MaxBranches", "%d control instructions are more than %d", n, m.o.MaxBranches)
-		} else if m.cost > m.o.MaxCompileCost {
-			r.limit(b.start, "MaxCompileCost", "up to here compiling costs %d, which is more than %d", m.cost, m.o.MaxCompileCost)
-		}
+		m.charge(&d, b.start)
 	}
 	if r.fail != nil {
 		return r.fail
@@ -116,20 +127,10 @@ func (m *module) locals(r *reader, typ funcType) (slots int64, wide bool) {
 			wide = true
 		}
 		if slots > int64(m.o.MaxLocals) {
-			r.limit(at, "MaxLocals", "%d parameters and locals are more than %d", slots, m.o.MaxLocals)
+			r.limit(at, "MaxLocals", "%d parameters and locals are more than %d: split the function", slots, m.o.MaxLocals)
 		}
 	}
 	return slots, wide
-}
-
-// compileCost estimates what the runtime's compiler takes for a function, in
-// units of some nanoseconds. Measured with wazero v1.12.0, its time grows with
-// the square of the control instructions and with the sum of the depths at
-// which constructs open: 20,000 loops within each other, a module of 60 KB,
-// took 41 s, and 100,000 empty ifs one after the other several minutes.
-func (d *decoder) compileCost(locals int64) int64 {
-	n := int64(len(d.f.events) + len(d.f.labels)/3)
-	return n*n + 40*d.depths + 6*locals
 }
 
 type decoder struct {
@@ -141,8 +142,8 @@ type decoder struct {
 	peak int
 	sets int
 	wide bool
-	// depths is the sum of the depths at which constructs open.
-	depths int64
+	work
+	addr *addresses
 }
 
 func (d *decoder) effect(pop, push int) {
@@ -151,6 +152,14 @@ func (d *decoder) effect(pop, push int) {
 		base = d.f.ctrl[n-1].base
 	}
 	d.h = max(d.h-pop, base) + push
+	if d.h > maxOperands {
+		d.r.limit(d.r.pos, limitOperands, "more than %d operands: split the function", maxOperands)
+		d.h = base
+		return
+	}
+	for i := d.h - push; i < d.h; i++ {
+		d.addr.put(i, 0)
+	}
 	d.peak = max(d.peak, d.h)
 }
 
@@ -163,7 +172,12 @@ func (d *decoder) net(n int) {
 }
 
 func (d *decoder) event(kind eventKind, start int) *event {
-	d.f.events = append(d.f.events, event{kind: kind, start: start, end: d.r.pos, cost: d.run})
+	if len(d.f.events) == d.m.o.MaxBranches {
+		d.r.limit(start, "MaxBranches", "more than %d control instructions: split the function", d.m.o.MaxBranches)
+	}
+	d.control(d.h)
+	d.f.events = append(d.f.events, event{kind: kind, start: start, end: d.r.pos, cost: d.run,
+		ops: len(d.f.ops), chain: d.chain, dead: d.known == unreached})
 	d.run = 0
 	return &d.f.events[len(d.f.events)-1]
 }
@@ -176,12 +190,17 @@ func (d *decoder) label() int {
 		d.r.errorf(at, "branch to label %d, %d are open", n, len(d.f.ctrl))
 		return 0
 	}
-	d.f.ctrl[len(d.f.ctrl)-1-int(n)].targeted = true
+	c := &d.f.ctrl[len(d.f.ctrl)-1-int(n)]
+	c.targeted = true
+	d.edge(c)
 	return int(n)
 }
 
 // dead resets the height after an instruction that does not fall through.
-func (d *decoder) dead() { d.h = d.f.ctrl[len(d.f.ctrl)-1].base }
+func (d *decoder) dead() {
+	d.h = d.f.ctrl[len(d.f.ctrl)-1].base
+	d.known = unreached
+}
 
 func (d *decoder) open(kind eventKind, start int) {
 	r := d.r
@@ -199,10 +218,13 @@ func (d *decoder) open(kind eventKind, start int) {
 		valueType(r, "block type")
 		results = 1
 	}
-	d.event(kind, start)
-	d.depths += int64(len(d.f.ctrl))
+	d.event(kind, start).arity = int64(params)
 	d.effect(params, 0)
 	d.f.ctrl = append(d.f.ctrl, construct{kind: kind, base: d.h, params: params, results: results})
+	d.opened(&d.f.ctrl[len(d.f.ctrl)-1], len(d.f.ctrl)-1)
+	if kind == evLoop {
+		d.addr.join()
+	}
 	d.effect(0, params)
 }
 
@@ -213,6 +235,7 @@ func (d *decoder) instruction() {
 	if r.fail != nil {
 		return
 	}
+	d.pay(pricePlain)
 	if op != opElse && op != opEnd {
 		d.run++
 	}
@@ -234,14 +257,21 @@ func (d *decoder) instruction() {
 			r.errorf(start, "else without if")
 			return
 		}
-		c.kind = evElse
 		d.event(evElse, start)
+		d.orelse(c)
+		d.addr.join()
+		c.kind = evElse
 		d.h = c.base
 		d.effect(0, c.params)
 	case op == opEnd:
 		c := f.ctrl[len(f.ctrl)-1]
 		e := d.event(evEnd, start)
-		e.opener, e.targeted = c.kind, c.targeted
+		e.opener, e.targeted, e.arity = c.kind, c.targeted, int64(c.results)
+		if c.kind == evLoop {
+			e.arity = int64(c.params)
+		}
+		d.closed(&c)
+		d.addr.join()
 		d.h = c.base
 		f.ctrl = f.ctrl[:len(f.ctrl)-1]
 		d.effect(0, c.results)
@@ -252,26 +282,32 @@ func (d *decoder) instruction() {
 	case op == opBrIf:
 		n := d.label()
 		d.event(evBrIf, start).depth = n
+		d.next()
 		d.effect(1, 0)
 	case op == opBrTable:
 		lo := len(f.labels)
 		for n := r.count("br_table") + 1; n > 0 && r.fail == nil; n-- {
 			f.labels = append(f.labels, d.label())
+			d.pay(priceLabel)
 		}
 		e := d.event(evBrTable, start)
 		e.lo, e.hi = lo, len(f.labels)
 		d.dead()
 	case op == opReturn:
 		d.event(evReturn, start).depth = len(f.ctrl) - 1
+		d.edge(&f.ctrl[0])
 		d.dead()
 	case op == opCall:
 		t := d.m.types[d.m.funcs[r.index("function", len(d.m.funcs))]]
 		f.calls = true
+		d.call(t)
 		d.effect(len(t.params), len(t.results))
 	case op == opCallIndirect:
 		t := d.m.types[r.index("type", len(d.m.types))]
 		r.index("table", d.m.tables)
 		f.calls = true
+		d.call(t)
+		d.pay(priceIndirect)
 		d.effect(1+len(t.params), len(t.results))
 	case op == opDrop:
 		d.effect(1, 0)
@@ -285,29 +321,48 @@ func (d *decoder) instruction() {
 		valueType(r, "select")
 		d.effect(3, 1)
 	case op == opLocalGet:
-		r.u32("local index")
+		n := d.local(0)
+		d.read(1)
 		d.effect(0, 1)
+		d.addr.put(d.h-1, d.addr.of(n))
+		return
 	case op == opLocalSet:
-		r.u32("local index")
+		d.addr.set(d.local(1), d.h-1)
 		d.sets++
 		d.effect(1, 0)
+		return
 	case op == opLocalTee:
-		r.u32("local index")
+		n := d.local(1)
+		d.addr.set(n, d.h-1)
+		d.addr.put(d.h-1, d.addr.of(n))
 		d.sets++
+		return
 	case op == opGlobalGet:
 		r.index("global", d.m.globals)
+		d.pay(priceGlobal)
+		d.read(1)
 		d.effect(0, 1)
 	case op == opGlobalSet:
 		r.index("global", d.m.globals)
+		d.pay(priceGlobal)
 		d.effect(1, 0)
 	case op == opTableGet:
 		r.index("table", d.m.tables)
+		d.pay(priceTable)
 	case op == opTableSet:
 		r.index("table", d.m.tables)
+		d.pay(priceTable)
 		d.effect(2, 0)
 	case op >= 0x28 && op <= 0x3e:
-		d.memarg()
-		d.net(plainEffect(op))
+		n := plainEffect(op)
+		end := d.memarg() + accessSize[op-0x28]
+		if d.addr.check(d.h-1+n/2, end) {
+			d.access()
+		}
+		d.net(n)
+		if n != 0 {
+			return // a store leaves nothing
+		}
 	case op == opMemorySize:
 		d.memoryZero()
 		d.effect(0, 1)
@@ -327,6 +382,12 @@ func (d *decoder) instruction() {
 		r.bytes(8, "f64.const")
 		d.effect(0, 1)
 	case op >= 0x45 && op <= 0xc4:
+		switch {
+		case op >= opI32DivS && op <= opI32RemU, op >= opI64DivS && op <= opI64RemU:
+			d.pay(priceDivide)
+		case op >= opI32TruncF32S && op <= opI32TruncF64U, op >= opI64TruncF32S && op <= opI64TruncF64U:
+			d.pay(priceTruncate)
+		}
 		d.net(plainEffect(op))
 	case op == opRefNull:
 		refType(r, "ref.null")
@@ -334,6 +395,7 @@ func (d *decoder) instruction() {
 	case op == opRefIsNull:
 	case op == opRefFunc:
 		r.index("function", len(d.m.funcs))
+		d.pay(priceFunc)
 		d.effect(0, 1)
 	case op == prefixMisc:
 		d.misc(start)
@@ -342,18 +404,30 @@ func (d *decoder) instruction() {
 	default:
 		r.errorf(start, "opcode %#x (%s) is beyond WebAssembly 2.0", op, proposal(op))
 	}
+	d.addr.put(d.h-1, 0) // whatever it left there
 }
 
 // memarg reads alignment and offset. Bit 6 of the alignment announces a memory
 // index.
-func (d *decoder) memarg() {
+func (d *decoder) memarg() (offset int64) {
 	at := d.r.pos
 	align := d.r.u32("alignment")
 	if align >= 64 && align < 128 {
 		d.r.errorf(at, "memory index in a memory instruction (multi-memory) is beyond WebAssembly 2.0")
 	}
-	d.r.u32("memory offset")
+	offset = int64(d.r.u32("memory offset"))
 	d.needMemory(at)
+	return offset
+}
+
+// local reads the index of a local that is read (0) or written (1). One that
+// is not there is the runtime's to refuse.
+func (d *decoder) local(use int32) uint32 {
+	n := d.r.u32("local index")
+	if int64(n) < d.locals && d.known != unreached {
+		d.f.ops = append(d.f.ops, int32(n)<<1|use)
+	}
+	return n
 }
 
 // needMemory refuses what the helper functions could otherwise make valid.
@@ -374,7 +448,16 @@ func (d *decoder) memoryZero() {
 
 func (d *decoder) misc(start int) {
 	r := d.r
-	switch sub := r.u32("opcode"); {
+	sub := r.u32("opcode")
+	switch sub {
+	case miscTableFill:
+		d.pay(priceFill)
+	case miscMemoryInit, miscTableInit, miscTableCopy:
+		d.pay(priceBulk)
+	case miscTableGrow, miscMemoryCopy, miscMemoryFill:
+		d.pay(priceTable) // a call
+	}
+	switch {
 	case sub <= 7: // saturating truncation
 	case sub == miscMemoryInit:
 		r.u32("data index")
@@ -432,6 +515,7 @@ func (d *decoder) vector(start int) {
 	memarg, extra, effect := vecShape(sub)
 	if memarg {
 		d.memarg()
+		d.access()
 	}
 	d.r.bytes(extra, "vector immediate")
 	d.net(effect)

@@ -11,8 +11,8 @@ type Error struct {
 	// Func is the index of the function whose body is refused, imports
 	// counted first as WebAssembly does, or -1 outside of any body.
 	Func int
-	// Limit names the field of Options that was exceeded, "" where the module
-	// is malformed, invalid or beyond WebAssembly 2.0.
+	// Limit names what was exceeded, a field of Options if it is one of those;
+	// "" where the module is malformed, invalid or beyond WebAssembly 2.0.
 	Limit string
 	// Reason is the refusal in words.
 	Reason string

@@ -2,6 +2,10 @@ package meter_test
 
 import (
 	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -69,6 +73,36 @@ func TestGoGuestComputesTheSame(t *testing.T) {
 		g.Reset(used-1, 32<<20)
 		if _, err = metered.ExportedFunction(c.name).Call(ctx, c.arg); err != nil && g.Cause() != meter.CauseFuel {
 			t.Errorf("%s with too little fuel: %v, cause %v", c.name, err, g.Cause())
+		}
+	}
+}
+
+// What real guests cost, beside the bounds: each has to stay far below.
+func TestCostOfRealGuests(t *testing.T) {
+	sqlite, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}/embed/sqlite3.wasm", "github.com/ncruces/go-sqlite3").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../../plugins/bundled/*.wasm")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("bundled plugins: %q, %v", files, err)
+	}
+	guests := map[string][]byte{"a Go guest with encoding/json": goGuest(t)}
+	for _, name := range append(files, strings.TrimSpace(string(sqlite))) {
+		if guests[filepath.Base(name)], err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, wasm := range guests {
+		_, info, err := meter.Rewrite(wasm, meter.Options{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		t.Logf("%-30s %4.1f MB: %d million units of %d, %d MiB of %d", name, float64(len(wasm))/1e6,
+			info.CompileCost/1e6, meter.DefaultCompileCost/1_000_000, info.CompileMemory>>20, meter.DefaultCompileMemory>>20)
+		if info.CompileCost > meter.DefaultCompileCost*3/5 || info.CompileMemory > meter.DefaultCompileMemory/2 {
+			t.Errorf("%s: too near to the bound", name)
 		}
 	}
 }

@@ -150,11 +150,11 @@ func TestLargeEncodings(t *testing.T) {
 			}
 			g = start(t, config(), wasmModule{
 				Types: [][]byte{sig("", "i")},
-				Funcs: []wasmFunc{{Name: "run", Locals: vec(cat(leb(50_000), []byte{0x7f})),
-					Code: cat(i32c(5), []byte{0x21}, leb(49_999), []byte{0x20}, leb(49_999))}},
+				Funcs: []wasmFunc{{Name: "run", Locals: vec(cat(leb(10_000), []byte{0x7f})),
+					Code: cat(i32c(5), []byte{0x21}, leb(9_999), []byte{0x20}, leb(9_999))}},
 			}.Bytes())
 			if got, err := g.call(1000, smallStack, "run"); err != nil || got[0] != 5 {
-				t.Errorf("50,000 locals: %v, %v (cause %v)", got, err, g.Cause())
+				t.Errorf("10,000 locals: %v, %v (cause %v)", got, err, g.Cause())
 			}
 		})
 	}

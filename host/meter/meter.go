@@ -30,6 +30,9 @@
 //   - A guest cannot name what is appended: a module that refers to anything
 //     beyond its own index spaces is refused, and so is one that exports a name
 //     of ours.
+//   - What compiling the result takes was estimated, and is bounded (cost.go):
+//     a compiler is superlinear, and a small module could keep it busy for hours.
+//   - Names in a stack trace are short.
 //   - Every count in the module has been checked against its size, so the runtime
 //     that reads the result allocates no more than in proportion. wazero v1.12.0
 //     alone would allocate by a made-up count of function names, which ends the
@@ -68,7 +71,7 @@ type Options struct {
 	MaxFunctions int
 	// MaxFunctionSize bounds one body in bytes, 2 MiB by default.
 	MaxFunctionSize int
-	// MaxLocals bounds parameters and locals of a function, 50,000 by default.
+	// MaxLocals bounds parameters and locals of a function, 10,000 by default.
 	MaxLocals int
 	// MaxTableElements bounds all tables the module defines together,
 	// 1,000,000 by default, and MaxTables their number, 100. A larger sum of
@@ -76,13 +79,23 @@ type Options struct {
 	// missing maximum is lowered to a table's share.
 	MaxTableElements, MaxTables int
 	// MaxBranches bounds the control instructions of a function, 20,000 by
-	// default (the largest function of SQLite has 4,500, of Go's net/http
-	// 2,600), and MaxCompileCost what compiling the whole module may take by
-	// an estimate, 4,000,000,000 by default: some ten seconds. It keeps a
-	// small module from holding up the compiler for hours.
-	MaxBranches    int
-	MaxCompileCost int64
+	// default: the largest function of SQLite has 4,500, of Go's net/http
+	// 2,600.
+	MaxBranches int
+	// MaxCompileCost and MaxCompileMemory bound what compiling the whole module
+	// takes, by an estimate (cost.go): units of about a nanosecond of a busy
+	// processor, DefaultCompileCost by default, and bytes,
+	// DefaultCompileMemory by default.
+	MaxCompileCost, MaxCompileMemory int64
 }
+
+// Defaults of MaxCompileCost and MaxCompileMemory. The worst module that was
+// found for them compiles within five seconds of an idle processor and 500 MiB;
+// a Go guest with encoding/json and an HTTP client costs half of it.
+const (
+	DefaultCompileCost   = 8_000_000_000
+	DefaultCompileMemory = 400 << 20
+)
 
 func (o Options) withDefaults() (Options, error) {
 	for _, f := range []struct {
@@ -93,7 +106,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"MaxModuleSize", &o.MaxModuleSize, 64 << 20},
 		{"MaxFunctions", &o.MaxFunctions, 200_000},
 		{"MaxFunctionSize", &o.MaxFunctionSize, 2 << 20},
-		{"MaxLocals", &o.MaxLocals, 50_000},
+		{"MaxLocals", &o.MaxLocals, 10_000},
 		{"MaxTableElements", &o.MaxTableElements, 1_000_000},
 		{"MaxTables", &o.MaxTables, 100},
 		{"MaxBranches", &o.MaxBranches, 20_000},
@@ -112,7 +125,10 @@ func (o Options) withDefaults() (Options, error) {
 		o.Stack = 1 << 20
 	}
 	if o.MaxCompileCost == 0 {
-		o.MaxCompileCost = 4_000_000_000
+		o.MaxCompileCost = DefaultCompileCost
+	}
+	if o.MaxCompileMemory == 0 {
+		o.MaxCompileMemory = DefaultCompileMemory
 	}
 	if o.Fuel < 0 || o.Stack < 0 || o.Stack > MaxStack {
 		return o, fmt.Errorf("rewrite module: options Fuel %d and Stack %d must not be negative, and Stack at most %d", o.Fuel, o.Stack, MaxStack)
@@ -125,6 +141,8 @@ type Info struct {
 	// Functions is how many bodies were rewritten, Charges how many charges
 	// were written into them.
 	Functions, Charges int
+	// CompileCost and CompileMemory are the estimates of what compiling takes.
+	CompileCost, CompileMemory int64
 	// MaxFrame is the largest frame estimate in bytes.
 	MaxFrame int64
 	// Dropped names the custom sections that were left out: those that tell
@@ -150,5 +168,6 @@ func Rewrite(wasm []byte, o Options) ([]byte, Info, error) {
 		return nil, Info{}, fail
 	}
 	out, dropped := m.rebuild(&a, e, code)
-	return out, Info{Functions: len(m.bodies), Charges: e.points, MaxFrame: e.most, Dropped: dropped}, nil
+	return out, Info{Functions: len(m.bodies), Charges: e.points, MaxFrame: e.most, Dropped: dropped,
+		CompileCost: m.cost, CompileMemory: m.held + m.largest.n}, nil
 }

@@ -57,20 +57,27 @@ type table struct {
 
 // module is what Rewrite needs to know of a module, every index checked.
 type module struct {
-	b        []byte
-	o        *Options
-	sections []section
-	types    []funcType
-	funcs    []uint32 // type of each function, imports first
-	imported int      // how many of funcs are imported
-	tables   int      // size of the table index space
-	memories int
-	globals  int
-	own      []table
-	elements int64 // sum of the minimums of own
-	cost     int64 // of compiling the functions decoded so far
-	exports  int
-	bodies   []body
+	b         []byte
+	o         *Options
+	sections  []section
+	types     []funcType
+	funcs     []uint32 // type of each function, imports first
+	imported  int      // how many of funcs are imported
+	tables    int      // size of the table index space
+	memories  int
+	globals   int
+	own       []table
+	elements  int64 // sum of the minimums of own
+	mutable   int   // globals
+	scanned   int64 // entries that the compiler goes through for each function
+	cost      int64 // of compiling what has been read so far, in nanoseconds
+	held      int64 // what that leaves behind, in bytes
+	largest   share // the most that the compiler holds for one function, in bytes
+	dearest   share // the most that one function costs
+	addresses addresses
+	flow      flow
+	exports   int
+	bodies    []body
 }
 
 // parseModule reads all of a module except the function bodies' instructions.
@@ -146,8 +153,13 @@ func (m *module) section(s *section, r *reader) {
 		r.u32(what)
 		return
 	}
+	at := r.pos
 	s.count = r.count(what + " section")
 	s.items = r.pos
+	if most := sectionMost[s.id]; most != 0 && s.count > most {
+		r.limit(at, limitCount, "%d entries in the %s section are more than %d", s.count, what, most)
+	}
+	m.list(r, s.id, s.count)
 	for i := 0; i < s.count && r.fail == nil; i++ {
 		switch s.id {
 		case secType:
@@ -164,7 +176,7 @@ func (m *module) section(s *section, r *reader) {
 		case secMemory:
 			m.memory(r)
 		case secGlobal:
-			globalType(r)
+			m.globalType(r)
 			m.constExpr(r)
 			m.globals++
 		case secExport:
@@ -175,7 +187,7 @@ func (m *module) section(s *section, r *reader) {
 			at := r.pos
 			size := r.u32("body size")
 			if int64(size) > int64(m.o.MaxFunctionSize) {
-				r.limit(at, "MaxFunctionSize", "body of %d bytes is larger than %d", size, m.o.MaxFunctionSize)
+				r.limit(at, "MaxFunctionSize", "function %d: a body of %d bytes is larger than %d: split it", m.imported+len(m.bodies), size, m.o.MaxFunctionSize)
 				return
 			}
 			start := r.pos
@@ -213,7 +225,13 @@ func (m *module) typ(r *reader) {
 	}
 	var t funcType
 	for _, dst := range []*[]byte{&t.params, &t.results} {
+		at := r.pos
 		n := r.count("value types")
+		if n > maxArity {
+			r.limit(at, limitArity, "type %d has %d parameters or results, more than %d", len(m.types), n, maxArity)
+			return
+		}
+		m.spend(r, at, int64(n)*nsArity, int64(n)*byteArity)
 		start := r.pos
 		for range n {
 			valueType(r, "function type")
@@ -239,19 +257,21 @@ func (m *module) imp(r *reader) {
 	case 2:
 		m.memory(r)
 	case 3:
-		globalType(r)
+		m.globalType(r)
 		m.globals++
 	default:
 		r.errorf(at, "import kind %#x is beyond WebAssembly 2.0", kind)
 	}
 }
 
-func globalType(r *reader) {
+func (m *module) globalType(r *reader) {
 	valueType(r, "global type")
 	at := r.pos
-	if mut := r.byte("mutability"); mut > 1 {
+	mut := r.byte("mutability")
+	if mut > 1 {
 		r.errorf(at, "global mutability %#x is neither 0 nor 1", mut)
 	}
+	m.mutable += int(mut)
 }
 
 func limits(r *reader, what string) (lo, hi uint32, bounded bool) {
@@ -377,7 +397,10 @@ func (m *module) element(r *reader) {
 			}
 		}
 	}
-	for n := r.count("element segment"); n > 0 && r.fail == nil; n-- {
+	at = r.pos
+	n := r.count("element segment")
+	m.spend(r, at, int64(n)*nsItem, int64(n)*byteItem)
+	for ; n > 0 && r.fail == nil; n-- {
 		if exprs {
 			m.constExpr(r)
 		} else {

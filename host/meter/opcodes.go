@@ -42,6 +42,14 @@ const (
 	opI64LeU       = 0x58
 	opI32Add       = 0x6a
 	opI32Sub       = 0x6b
+	opI32DivS      = 0x6d
+	opI32RemU      = 0x70
+	opI64DivS      = 0x7f
+	opI64RemU      = 0x82
+	opI32TruncF32S = 0xa8
+	opI32TruncF64U = 0xab
+	opI64TruncF32S = 0xae
+	opI64TruncF64U = 0xb1
 	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
 	opI64Mul       = 0x7e
@@ -96,6 +104,9 @@ func proposal(op byte) string {
 	}
 	return "an unknown opcode"
 }
+
+// accessSize is how many bytes the loads and stores from 0x28 to 0x3e move.
+var accessSize = [...]int64{4, 8, 4, 8, 1, 1, 2, 2, 1, 1, 2, 2, 4, 4, 4, 8, 4, 8, 1, 2, 1, 2, 4}
 
 // plainEffect is by how many values an opcode without index immediates (0x28
 // to 0xc4 without those handled by name) changes the height of the operand

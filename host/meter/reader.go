@@ -112,14 +112,31 @@ func (r *reader) count(what string) int {
 	return int(n)
 }
 
+// maxName bounds the names of imports, exports and custom sections, which can't
+// be cut.
+const maxName = 1024
+
+// name reads such a name.
 func (r *reader) name(what string) string {
+	at := r.pos
+	s := r.text(what)
+	if len(s) > maxName {
+		r.limit(at, limitName, "%s of %d bytes is longer than %d", what, len(s), maxName)
+		return ""
+	}
+	return string(s)
+}
+
+// text reads a text of any length.
+func (r *reader) text(what string) []byte {
 	n := r.count(what)
 	at := r.pos
 	s := r.bytes(n, what)
 	if !utf8.Valid(s) {
 		r.errorf(at, "%s: not UTF-8", what)
+		return nil
 	}
-	return string(s)
+	return s
 }
 
 // index reads an index and checks it against the size of its space in the

@@ -2,6 +2,7 @@ package meter_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -67,11 +68,15 @@ func TestRefusals(t *testing.T) {
 		{"large table", cat(empty, sec(4, vec(cat([]byte{0x70, 0}, leb(2_000_000))))), "table of 2000000", "MaxTableElements", -1},
 		{"large tables", cat(empty, sec(4, vec(cat([]byte{0x70, 0}, leb(600_000)), cat([]byte{0x70, 0}, leb(600_000))))), "all tables together", "MaxTableElements", -1},
 		{"many tables", cat(empty, sec(4, vec(many(101, []byte{0x70, 0, 0})...))), "more than 100 tables", "MaxTables", -1},
-		{"many branches", body(bytes.Repeat([]byte{0x02, 0x40, 0x0b}, 10_000)...), "20001 control instructions", "MaxBranches", 0},
-		{"deep nesting", body(cat(bytes.Repeat([]byte{0x02, 0x40}, 9_000), bytes.Repeat([]byte{0x0b}, 9_000),
-			bytes.Repeat(cat([]byte{0x41, 0, 0x0e}, leb(60_000), make([]byte, 60_001)), 3))...), "compiling costs", "MaxCompileCost", 0},
+		{"many branches", body(bytes.Repeat([]byte{0x02, 0x40, 0x0b}, 10_000)...), "more than 20000 control instructions", "MaxBranches", 0},
+		{"many branches with many locals", wasmModule{Types: void.Types, Funcs: []wasmFunc{{}, shapes[0].make(nil, 1000, 1000)}}.Bytes(), "compiling", "MaxCompileCost", 1},
+		{"one function for all the memory", wasmModule{Types: void.Types, Funcs: []wasmFunc{{Code: times(300_000, []byte{0x10, 0})}}}.Bytes(), "for function 0 alone: split it", "MaxCompileMemory", 0},
 		{"many functions with many locals", wasmModule{Types: void.Types, Funcs: many(14_000, wasmFunc{
-			Locals: vec(cat(leb(50_000), []byte{0x7f}))})}.Bytes(), "compiling costs", "MaxCompileCost", 13_333},
+			Locals: vec(cat(leb(10_000), []byte{0x7f}))})}.Bytes(), "compiling needs", "MaxCompileMemory", 3_342},
+		{"many parameters", cat(empty, sec(1, vec(sig(strings.Repeat("i", 1001), "")))), "type 0 has 1001", "type size", -1},
+		{"many results", cat(empty, sec(1, vec(sig("", ""), sig("", strings.Repeat("i", 1001))))), "type 1 has 1001", "type size", -1},
+		{"many types", cat(empty, sec(1, vec(many(10_001, sig("", ""))...))), "10001 entries in the type section are more than 10000", "section entries", -1},
+		{"many operands", body(times(10_001, []byte{0x41, 0})...), "more than 10000 operands", "operands", 0},
 		{"too many locals", wasmModule{Types: void.Types, Funcs: []wasmFunc{{
 			Locals: vec(cat(leb(4_000_000_000), []byte{0x7f}))}}}.Bytes(), "4000000000 parameters and locals", "MaxLocals", 0},
 		{"large body", wasmModule{Types: void.Types, Funcs: []wasmFunc{{
@@ -179,6 +184,47 @@ func TestMalformedNameSectionIsDropped(t *testing.T) {
 		_, info, err := meter.Rewrite(m.Bytes(), meter.Options{})
 		if err != nil || len(info.Dropped) != 1 {
 			t.Errorf("% x: %v, dropped %q", names, err, info.Dropped)
+		}
+	}
+}
+
+// Long names are cut between two characters, what is too much of them is left
+// out, and what no stack trace shows is too.
+func TestNamesAreCut(t *testing.T) {
+	sub := func(id byte, body []byte) []byte { return cat([]byte{id}, leb(uint64(len(body))), body) }
+	long := strings.Repeat("a", 255) + strings.Repeat("é", 1<<20)
+	const functions = 30_000
+	m := wasmModule{Types: [][]byte{sig("", "")}, Funcs: many(functions, wasmFunc{}), Custom: map[string][]byte{
+		"name": cat(sub(0, str(long)), sub(1, cat(leb(functions), each(functions, func(i int) []byte { return cat(leb(uint64(i)), str(long[:299])) }))),
+			sub(2, vec(cat(leb(0), vec(cat(leb(0), str("a local"))))))),
+	}}
+	m.Funcs[functions-1].Name = "last"
+	wasm := m.Bytes()
+	out, info, err := meter.Rewrite(wasm, meter.Options{})
+	if err != nil || len(info.Dropped) != 0 {
+		t.Fatal(err, info.Dropped)
+	}
+	if grown := len(out) - len(wasm); grown > -(2<<20) || bytes.Contains(out, []byte("a local")) || !bytes.Contains(out, []byte("audit:refill")) {
+		t.Errorf("%d bytes to %d", len(wasm), len(out))
+	}
+	r := newRuntime(t, wazero.NewRuntimeConfigInterpreter())
+	c, err := r.CompileModule(context.Background(), out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := c.Name(); name != long[:255] {
+		t.Errorf("the module's name has %d bytes", len(name))
+	}
+	if name := c.ExportedFunctions()["last"].DebugName(); len(name) > 300 || !strings.HasSuffix(name, ".$29999") {
+		t.Errorf("the last function is called %q", name)
+	}
+	for _, wasm := range [][]byte{
+		wasmModule{Types: [][]byte{sig("", "")}, Funcs: []wasmFunc{{Name: strings.Repeat("n", 1025)}}}.Bytes(),
+		cat([]byte("\x00asm\x01\x00\x00\x00"), sec(0, str(strings.Repeat("n", 1025)))),
+	} {
+		var refusal *meter.Error
+		if _, _, err := meter.Rewrite(wasm, meter.Options{}); !errors.As(err, &refusal) || refusal.Limit != "name" || len(err.Error()) > 200 {
+			t.Errorf("a name of 1025 bytes: %v", err)
 		}
 	}
 }

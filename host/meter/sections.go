@@ -1,6 +1,9 @@
 package meter
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // rebuild writes the module with everything appended. Sections that are not
 // extended are copied byte for byte.
@@ -138,8 +141,16 @@ func (m *module) custom(s section, a *added) (body []byte, keep bool) {
 	return body, true
 }
 
-// names checks the name section in full and appends the names of the added
-// functions, so that a stack trace shows them.
+// Names in a stack trace, which has up to 30 of them. The runtime puts the
+// module's before each of its functions'.
+const (
+	maxFunctionName = 256     // longer ones are cut
+	maxNames        = 4 << 20 // all of them; the functions after that have none
+)
+
+// names checks the name section in full and writes it anew: the names of the
+// module and of the functions, those of the added functions with them, and no
+// others, as a stack trace shows no others.
 func (m *module) names(s section, a *added) (body []byte, keep bool) {
 	r := &reader{b: m.b, pos: s.start, end: s.end, fn: -1}
 	var out []byte
@@ -151,15 +162,14 @@ func (m *module) names(s section, a *added) (body []byte, keep bool) {
 			return nil, false
 		}
 		last = int(id)
-		start := r.pos
 		in := r.sub(int(size), "name subsection")
-		contents := m.b[start:r.pos]
 		switch id {
 		case 0:
-			in.name("module name")
+			out = appendSection(out, id, appendName(nil, shortName(&in, "module name")))
 		case 1:
 			n := in.count("function names")
-			items := in.pos
+			kept := 0
+			var items []byte
 			for i, prev := 0, -1; i < n && in.fail == nil; i++ {
 				at := in.pos
 				v := in.index("function", len(m.funcs))
@@ -167,17 +177,20 @@ func (m *module) names(s section, a *added) (body []byte, keep bool) {
 					in.errorf(at, "function names out of order")
 				}
 				prev = v
-				in.name("function name")
+				if name := shortName(&in, "function name"); len(items)+len(name) < maxNames {
+					items = appendName(appendU32(items, uint32(v)), name)
+					kept++
+				}
 			}
 			if in.fail == nil {
-				contents = m.nameHelpers(n, m.b[items:in.pos], a)
+				out = appendSection(out, id, m.nameHelpers(kept, items, a))
 			}
-		case 2:
+		case 2: // of locals: no stack trace shows them
 			for n := in.count("local names"); n > 0 && in.fail == nil; n-- {
 				in.u32("function index")
 				for k := in.count("local names"); k > 0 && in.fail == nil; k-- {
 					in.u32("local index")
-					in.name("local name")
+					in.text("local name")
 				}
 			}
 		default:
@@ -186,9 +199,21 @@ func (m *module) names(s section, a *added) (body []byte, keep bool) {
 		if in.fail != nil || in.pos != in.end {
 			return nil, false
 		}
-		out = appendSection(out, id, contents)
 	}
 	return out, r.fail == nil
+}
+
+// shortName reads a name and cuts it between two characters.
+func shortName(r *reader, what string) string {
+	b := r.text(what)
+	if len(b) > maxFunctionName {
+		n := maxFunctionName
+		for n > 0 && !utf8.RuneStart(b[n]) {
+			n--
+		}
+		b = b[:n]
+	}
+	return string(b)
 }
 
 func (m *module) nameHelpers(n int, items []byte, a *added) []byte {

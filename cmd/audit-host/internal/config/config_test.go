@@ -155,7 +155,7 @@ func TestDefaults(t *testing.T) {
 		BatchEvents: 1024, BatchBytes: 4 << 20, MemoryLimit: 64 << 20,
 		Deadline: 30 * time.Second, MaxRestarts: 5, RestartWindow: time.Minute,
 		Config: json.RawMessage("{}"),
-		Limits: Limits{1 << 40, 8 * MiB, 64 * MiB, 1_000_000, 100, 64 * KiB, MiB},
+		Limits: Limits{1 << 40, 8 * MiB, 64 * MiB, 1_000_000, 8_000_000_000, 100, 64 * KiB, MiB},
 	}
 	if len(cfg.Sinks) != 1 || !reflect.DeepEqual(cfg.Sinks[0], want) {
 		t.Errorf("sinks %+v, want %+v", cfg.Sinks, want)

@@ -13,6 +13,7 @@ type Limits struct {
 	Stack         Size // native
 	ModuleSize    Size // of the plugin's file
 	TableElements int  // of all its tables
+	CompileCost   int  // by the meter's estimate
 	LogLines      int
 	LogBytes      Size
 	VerdictBytes  Size // of the reasons of a batch together
@@ -31,6 +32,7 @@ func defaultLimits() Limits {
 		Stack:         host.DefaultStack,
 		ModuleSize:    host.DefaultModuleSize,
 		TableElements: host.DefaultTableElements,
+		CompileCost:   host.DefaultCompileCost,
 		LogLines:      host.DefaultLogLines,
 		LogBytes:      host.DefaultLogBytes,
 		VerdictBytes:  host.DefaultVerdictBytes,
@@ -48,6 +50,7 @@ func (c *checker) limits(t *table, l *Limits) {
 	t.size("stack", 64*KiB, GiB, &l.Stack)
 	t.size("module_size", KiB, 256*MiB, &l.ModuleSize)
 	t.number("table_elements", 1, 100_000_000, &l.TableElements)
+	t.number("compile_cost", 1_000_000, math.MaxInt64>>1, &l.CompileCost)
 	t.number("log_lines", 1, 1_000_000, &l.LogLines)
 	t.size("log_bytes", KiB, GiB, &l.LogBytes)
 	t.size("verdict_bytes", KiB, GiB, &l.VerdictBytes)
@@ -66,6 +69,7 @@ func (w *renderer) limits(l Limits) {
 	w.key("stack", l.Stack)
 	w.key("module_size", l.ModuleSize)
 	w.key("table_elements", l.TableElements)
+	w.key("compile_cost", l.CompileCost)
 	w.key("log_lines", l.LogLines)
 	w.key("log_bytes", l.LogBytes)
 	w.key("verdict_bytes", l.VerdictBytes)

@@ -19,11 +19,12 @@ fuel = 1_000_000
 stack = "64KiB"
 module_size = "256MiB"
 table_elements = 1
+compile_cost = 1_000_000
 log_lines = 2
 log_bytes = 2048
 verdict_bytes = "1GiB"
 `)
-	if want := (Limits{1_000_000, 64 * KiB, 256 * MiB, 1, 2, 2 * KiB, GiB}); cfg.Sinks[0].Limits != want {
+	if want := (Limits{1_000_000, 64 * KiB, 256 * MiB, 1, 1_000_000, 2, 2 * KiB, GiB}); cfg.Sinks[0].Limits != want {
 		t.Errorf("got %+v, want %+v", cfg.Sinks[0].Limits, want)
 	}
 	if want := (Crashes{0, MiB}); cfg.Crashes != want || !cfg.Record.PluginEvents {
@@ -41,6 +42,7 @@ func TestLimitsOutOfRange(t *testing.T) {
 		{"stack", `"2GiB"`, "stack must be from 64KiB to 1GiB, not 2GiB"},
 		{"module_size", `"257MiB"`, "module_size must be from 1KiB to 256MiB"},
 		{"table_elements", "0", "table_elements must be from 1"},
+		{"compile_cost", "0", "compile_cost must be from 1000000"},
 		{"log_lines", "0", "log_lines must be from 1"},
 		{"log_bytes", "1", "log_bytes must be from 1KiB"},
 		{"verdict_bytes", "1", "verdict_bytes must be from 1KiB"},

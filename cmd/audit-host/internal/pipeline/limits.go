@@ -24,7 +24,7 @@ func limit(s config.Sink, o *host.Options) {
 	l := s.Limits
 	o.Memory, o.Deadline = int64(s.MemoryLimit), s.Deadline
 	o.Fuel, o.Stack = int64(l.Fuel), int64(l.Stack)
-	o.ModuleSize, o.TableElements = int(l.ModuleSize), l.TableElements
+	o.ModuleSize, o.TableElements, o.CompileCost = int(l.ModuleSize), l.TableElements, int64(l.CompileCost)
 	o.LogLines, o.LogBytes, o.VerdictBytes = l.LogLines, int(l.LogBytes), int(l.VerdictBytes)
 	o.File = s.Plugin.Path
 }

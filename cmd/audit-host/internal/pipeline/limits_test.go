@@ -30,6 +30,12 @@ name = "large"
 plugin = "sink-mock"
 required = false
 limits.module_size = "1MiB"
+
+[[sink]]
+name = "dear"
+plugin = "sink-mock"
+required = false
+limits.compile_cost = 100_000_000
 `)
 	var lines bytes.Buffer
 	p, err := Open(t.Context(), Options{Config: cfg, Log: slog.New(slog.NewTextHandler(&lines, nil))})
@@ -37,6 +43,9 @@ limits.module_size = "1MiB"
 		t.Fatal(err)
 	}
 	if why := p.Missing["large"]; !strings.Contains(why, "raise module_size in [sink.limits]") {
+		t.Errorf("missing: %q", p.Missing)
+	}
+	if why := p.Missing["dear"]; !strings.Contains(why, "raise compile_cost in [sink.limits]") {
 		t.Errorf("missing: %q", p.Missing)
 	}
 	for _, agent := range []string{"flood", "forever"} {
