@@ -85,6 +85,9 @@ func (s *Sink) load(ctx context.Context, m *module) error {
 		s.o.Log.Warn("compiled code is not kept, every start compiles again", "sink", s.o.Name, "error", s.o.Cache.unkept)
 	}
 	if s.compiled, err = compileModule(ctx, s.runtime, m.metered, s.pages); err != nil {
+		if errors.Is(err, errAbandoned) {
+			s.runtime = nil
+		}
 		return err
 	}
 	if err := check(m, s.compiled, s.granted()); err != nil {

@@ -113,9 +113,12 @@ func (in *Inspection) compile(ctx context.Context, m *module, o InspectOptions) 
 	if err != nil {
 		return nil, err
 	}
-	defer func() { fatal = errors.Join(fatal, r.Close(context.WithoutCancel(ctx))) }()
 	begin := time.Now()
 	c, err := compileModule(ctx, r, m.metered, pages)
+	if errors.Is(err, errAbandoned) {
+		return nil, err
+	}
+	defer func() { fatal = errors.Join(fatal, r.Close(context.WithoutCancel(ctx))) }()
 	if err != nil {
 		return err, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -95,18 +96,54 @@ func warnInterpreter(log *slog.Logger, sink string) {
 	log.Warn("plugin runs in the interpreter, ten to a hundred times slower: this system allows no executable memory (systemd: MemoryDenyWriteExecute=no) or has no compiler for its processor", "sink", sink)
 }
 
-// compileModule compiles on this goroutine alone: a panic in one of wazero's
-// workers (experimental.WithCompilationWorkers) could not be recovered and
-// would end the process, and what is compiled here is a stranger's.
-func compileModule(ctx context.Context, r wazero.Runtime, metered []byte, pages uint32) (c wazero.CompiledModule, err error) {
-	err = noPanic("compile the module", func() (err error) {
-		c, err = r.CompileModule(ctx, metered)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("compile (memory_limit %d bytes): %w", int64(pages)*wasmPage, err)
+// errAbandoned is a compilation that is not waited for any longer. The runtime
+// is its own then: who started it must not use or close it.
+var errAbandoned = errors.New("not waited for: the compiler can't be interrupted")
+
+// compileModule compiles on one goroutine: a panic in one of wazero's workers
+// (experimental.WithCompilationWorkers) could not be recovered and would end the
+// process, and what is compiled here is a stranger's.
+//
+// wazero looks at no context meanwhile. So that a stop does not wait for a
+// compiler, that goroutine is left alone when ctx ends; it frees what it has when
+// it is through, and the end of the process ends it. It is the only one in this
+// package that nobody waits for; the meter's limits bound what it may take.
+func compileModule(ctx context.Context, r wazero.Runtime, metered []byte, pages uint32) (wazero.CompiledModule, error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("compile: %w", context.Cause(ctx))
 	}
-	return c, nil
+	type compilation struct {
+		c   wazero.CompiledModule
+		err error
+	}
+	done, abandoned := make(chan compilation), make(chan struct{})
+	go func() {
+		ctx := context.WithoutCancel(ctx)
+		var got compilation
+		got.err = noPanic("compile the module", func() (err error) {
+			got.c, err = r.CompileModule(ctx, metered)
+			return err
+		})
+		select {
+		case done <- got:
+		case <-abandoned:
+			if got.c != nil {
+				_ = got.c.Close(ctx)
+			}
+			_ = r.Close(ctx)
+		}
+	}()
+	select {
+	case got := <-done:
+		if got.err != nil {
+			// The text may hold what a stranger wrote, at any length.
+			return nil, fmt.Errorf("compile (memory_limit %d bytes): %s", int64(pages)*wasmPage, firstLines(got.err.Error(), 4))
+		}
+		return got.c, nil
+	case <-ctx.Done():
+		close(abandoned)
+		return nil, fmt.Errorf("compile: %w: %w", errAbandoned, context.Cause(ctx))
+	}
 }
 
 // noPanic makes an error of a panic in code that works on a stranger's bytes.
