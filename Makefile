@@ -8,7 +8,7 @@ plugin-sources := $(call sources-in,abi abi/guest abi/manifest abi/cmd/add-manif
 guest := CGO_ENABLED=0 GOFLAGS= GOWASM= GOOS=wasip1 GOARCH=wasm $(GO)
 guest-flags := -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w"
 
-.PHONY: build plugins run test check fuzz bench benchmarks interop sdk torture backlog reproducible
+.PHONY: build plugins run test check full fuzz fuzz-short bench benchmarks interop sdk torture backlog reproducible
 build: plugins
 	$(GO) build ./...
 	$(GO) build -o bin/ ./cmd/audit-host
@@ -57,18 +57,21 @@ check: plugins
 	$(GO) run $(STATICCHECK) ./...
 	for t in linux/arm64 darwin/arm64 windows/amd64; do GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build ./... || exit 1; done
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip '^($(unraced))$$' $$($(GO) list ./... | grep -v /plugins/sink-)
-	$(MAKE) fuzz benchmarks
+	$(MAKE) fuzz-short benchmarks
 
-# Every fuzz test for a while. A selector that selects nothing is a failure. Then
-# the modules that are dearest to compile, as large as they may be: some minutes.
+# Every fuzz test for a while. A selector that selects nothing is a failure.
 FUZZTIME ?= 3s
-fuzz:
+fuzz-short:
 	list=$$(grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' abi cmd event host ledger plugins queue seal | sed 's/:[0-9]*:func /:/'); \
 	test -n "$$list" || { echo "no fuzz test found"; exit 1; }; \
 	for f in $$list; do \
 		echo "$$f"; \
 		$(GO) test -run '^$$' -fuzz "^$${f#*:}\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$(dirname $${f%:*}) || exit 1; \
 	done
+
+# And the modules that are dearest to compile, as large as they may be: two minutes
+# in which nothing else should run.
+fuzz: fuzz-short
 	METER_TEST_FULL=1 $(GO) test -count=1 -run '^FuzzCompileCost$$' ./host/meter
 
 # Every benchmark once, so that none rots; the tool for make bench is checked too.
@@ -101,3 +104,8 @@ interop: plugins
 # real host. RUSTC, ASC and ZIG name compilers that are not in PATH.
 sdk: plugins
 	cd interop/sdk && $(GO) vet ./... && $(GO) test -count=1 -timeout 20m ./...
+
+# What takes too long for every change: once before a release. .ci/full installs
+# the compilers that it needs.
+full: sdk interop fuzz
+	$(MAKE) torture ROUNDS=50

@@ -22,11 +22,11 @@ const (
 	nsDepth    = 40   // a level of nesting where a construct opens
 	nsPair     = 1    // a pair of branches of one function
 	nsPhi      = 3    // a pair of values at an edge, for each level of loops
-	nsStep     = 22   // a block that a read or a join walks back through
+	nsStep     = 30   // a block that a read or a join walks back through
 	nsBound    = 60   // an address that is known to be good, at a control instruction
 	nsFunction = 8000
 	nsLocal    = 40
-	nsScan     = 5    // an entry of a list that is gone through for each function
+	nsScan     = 6    // an entry of a list that is gone through for each function
 	nsEntry    = 2000 // an entry of a section
 	nsArity    = 2500 // a parameter or result of a type
 	nsItem     = 500  // an element of a segment
@@ -157,7 +157,7 @@ func (w *work) opened(c *construct, depth int) {
 	w.values += int64(c.params + c.results)
 	switch c.kind {
 	case evLoop:
-		w.depths += 2 * w.loops // dearer within other loops
+		w.depths += 10 * w.loops // dearer within other loops
 		w.edge(c)
 		w.chain = 0
 		w.control(0) // the meter looks at each head
