@@ -24,9 +24,10 @@
 //     assignments, never exceed the stack budget (those of up to 1 KiB of
 //     functions that call nothing are free: there is one at most).
 //   - The host can tell afterwards why a guest ended: Gauge.Cause.
-//   - No index of the module moves. Types, functions, a table, globals and
-//     exports are appended, never an import. Untouched sections are copied byte
-//     for byte.
+//   - No index that the module can use moves. Types, functions, a table, globals
+//     and exports are appended, never an import. Data segments close to each other
+//     are joined, where nothing can name them and a fresh memory reads the same.
+//     Untouched sections are copied byte for byte.
 //   - A guest cannot name what is appended: a module that refers to anything
 //     beyond its own index spaces is refused, and so is one that exports a name
 //     of ours.

@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// rebuild writes the module with everything appended. Sections that are not
-// extended are copied byte for byte.
+// rebuild writes the module with everything appended and data segments joined. All
+// other sections are copied byte for byte.
 func (m *module) rebuild(a *added, e *emitter, code []byte) (out []byte, dropped []string) {
 	out = make([]byte, 0, len(m.b)+len(code)/2+1024)
 	out = append(out, m.b[:8]...)
@@ -43,6 +43,12 @@ func (m *module) rebuild(a *added, e *emitter, code []byte) (out []byte, dropped
 			wanted = wanted[1:]
 			out = appendSection(out, s.id, m.extend(a, e, s, code))
 			continue
+		}
+		if s.id == secData {
+			if body, ok := m.joined(s); ok {
+				out = appendSection(out, secData, body)
+				continue
+			}
 		}
 		out = append(out, m.b[s.header:s.end]...)
 	}
