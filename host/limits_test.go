@@ -78,7 +78,7 @@ func TestEachLimitIsNamed(t *testing.T) {
 			}
 		})
 	}
-	if len(Limits()) != 11 || slices.ContainsFunc(Limits(), func(l Limit) bool { return l.Key() == "" }) {
+	if len(Limits()) != 12 || slices.ContainsFunc(Limits(), func(l Limit) bool { return l.Key() == "" }) {
 		t.Errorf("%v", Limits())
 	}
 }
