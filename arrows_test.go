@@ -17,22 +17,28 @@ const module = "github.com/audit-host/audit-host"
 // folders of this module, and modules of others. The standard library may be used
 // by all. Tests are free.
 var arrows = map[string]struct{ own, others []string }{
-	".":       {},
-	"abi":     {own: []string{"abi"}},
-	"ledger":  {},
-	"event":   {own: []string{"abi"}, others: []string{"github.com/google/uuid"}},
-	"seal":    {own: []string{"abi", "ledger"}, others: []string{"filippo.io/edwards25519"}},
-	"queue":   {own: []string{"abi", "queue", "internal/durable"}, others: []string{"golang.org/x/sys"}},
-	"host":    {own: []string{"abi", "ledger", "host", "internal/durable"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
-	"plugins": {own: []string{"abi", "ledger", "plugins"}},
+	".":          {},
+	"abi":        {own: []string{"abi"}},
+	"ledger":     {},
+	"event":      {own: []string{"abi"}, others: []string{"github.com/google/uuid"}},
+	"seal":       {own: []string{"abi", "ledger"}, others: []string{"filippo.io/edwards25519"}},
+	"queue":      {own: []string{"abi", "queue", "internal/durable"}, others: []string{"golang.org/x/sys"}},
+	"host":       {own: []string{"abi", "ledger", "host", "host/meter", "internal/durable", "internal/sqlite"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
+	"plugins":    {own: []string{"abi", "ledger", "plugins"}},
+	"host/meter": {},
 	// For tests: no other folder may depend on it.
-	"internal":         {own: []string{"abi", "ledger", "host", "plugins", "internal", "internal/durable"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
+	"internal":         {own: []string{"abi", "ledger", "host", "host/meter", "plugins", "internal", "internal/durable", "internal/sqlite"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
 	"internal/durable": {others: []string{"golang.org/x/sys"}},
-	"cmd":              {own: []string{".", "abi", "ledger", "event", "seal", "queue", "host", "plugins", "cmd", "internal/durable"}, others: []string{""}},
+	"internal/sqlite":  {own: []string{"abi", "host/meter", "internal/durable", "internal/sqlite"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
+	"cmd":              {own: []string{".", "abi", "ledger", "event", "seal", "queue", "host", "plugins", "cmd", "host/meter", "internal/durable", "internal/sqlite"}, others: []string{""}},
 }
 
-// engines are known to host alone, so that another one can be put in their place.
-var engines = []string{"github.com/tetratelabs/wazero", "github.com/ncruces"}
+// engines are imported by these folders alone, so that another one can be put in
+// their place.
+var (
+	engines = []string{"github.com/tetratelabs/wazero", "github.com/ncruces"}
+	users   = []string{"host", "internal/sqlite"}
+)
 
 // pkg is a package as go list sees it for one system.
 type pkg struct {
@@ -63,15 +69,17 @@ func list(t *testing.T, goos, goarch string, patterns ...string) map[string]pkg 
 	return all
 }
 
-// folder is the first folder of a package of this module, and two for one that has
-// arrows of its own within the first.
+// folder is the innermost folder around a package of this module that has arrows of
+// its own, else its first one.
 func folder(path string) (string, bool) {
 	if path == module {
 		return ".", true
 	}
 	rest, ours := strings.CutPrefix(path, module+"/")
-	if _, own := arrows[rest]; own {
-		return rest, ours
+	for inner := rest; inner != "."; inner = filepath.ToSlash(filepath.Dir(inner)) {
+		if _, own := arrows[inner]; own {
+			return inner, ours
+		}
 	}
 	top, _, _ := strings.Cut(rest, "/")
 	return top, ours
@@ -115,8 +123,8 @@ func broken(all map[string]pkg) (faults []string, seen map[string]bool) {
 		}
 		follow(path)
 		for _, to := range all[path].imports {
-			if top != "host" && under(to, engines) {
-				faults = append(faults, path+" imports "+to+", which only host may")
+			if !slices.Contains(users, top) && under(to, engines) {
+				faults = append(faults, path+" imports "+to+", which only host and internal/sqlite may")
 			}
 		}
 	}
@@ -165,7 +173,7 @@ func TestImportArrowsSeesABreach(t *testing.T) {
 		"cmd uses what tests use": {module + "/cmd/audit-host", module + "/internal/plugintest", "cmd/audit-host depends on"},
 		"abi is not bare":         {module + "/abi", "github.com/google/uuid", "abi depends on"},
 		"seal below something":    {module + "/ledger", module + "/seal", "ledger depends on"},
-		"cmd uses an engine":      {module + "/cmd/audit-host", "github.com/tetratelabs/wazero", "only host may"},
+		"cmd uses an engine":      {module + "/cmd/audit-host", "github.com/tetratelabs/wazero", "only host and internal/sqlite may"},
 		"a folder nobody knows":   {module + "/utils", "fmt", "no arrows"},
 		"a name that only begins": {module + "/event", "github.com/google/uuidx", "event depends on"},
 	} {

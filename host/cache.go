@@ -23,6 +23,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/audit-host/audit-host/internal/sqlite"
 	"github.com/tetratelabs/wazero"
 )
 
@@ -75,11 +76,21 @@ func (c *Cache) logger() *slog.Logger {
 // trusted.
 func (c *Cache) Damaged() uint64 { return c.store.damaged.Load() }
 
-// forProcess returns a cache on the same folder for an engine that lives as
-// long as the process: closing this one does not end it.
-func (c *Cache) forProcess() (wazero.CompilationCache, error) {
-	own, _ := c.store.attach() // without the folder it still compiles
-	return own, nil
+// StartSQLite compiles SQLite, with the machine code kept in cache; nil keeps
+// none. It is process-wide, by the binding's design: the first call in a
+// process decides and later ones return its result. Whatever opens a database
+// starts the engine without a cache if nobody has before, which costs about a
+// second, so call this first.
+func StartSQLite(cache *Cache) error {
+	if cache == nil {
+		return sqlite.Start(nil)
+	}
+	// The engine lives as long as the process and the cache does not: it shares the
+	// cache's files, not what happens when it is closed.
+	return sqlite.Start(func() wazero.CompilationCache {
+		own, _ := cache.store.attach() // without the folder it still compiles
+		return own
+	})
 }
 
 // Close frees the compiled code. Close the sinks first.

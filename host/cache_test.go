@@ -354,7 +354,7 @@ func TestCacheIsAttached(t *testing.T) {
 	if c.unkept != nil {
 		t.Fatal(c.unkept)
 	}
-	own, err := c.forProcess()
+	own, err := c.store.attach()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // Defaults of [SQLGrant].
@@ -44,8 +45,8 @@ type SQLGrant struct {
 // database serves the sql capability of one sink.
 type database struct {
 	grant  SQLGrant
-	file   dbFile
-	stmts  map[stmtKey]*dbStmt // of the open connection
+	file   sqlite.File
+	stmts  map[stmtKey]*sqlite.Stmt // of the open connection
 	script script
 	answer answer
 	over   bool // the last script came to the grant's size
@@ -67,56 +68,55 @@ func newDatabase(g SQLGrant, cache *Cache) *database {
 	// Now and not at the first call, whose time it would take. An error is
 	// kept and returned there.
 	_ = StartSQLite(cache)
-	d := &database{grant: g, stmts: make(map[stmtKey]*dbStmt)}
+	d := &database{grant: g, stmts: make(map[stmtKey]*sqlite.Stmt)}
 	// The host's own placeholders come on top of the text of a many step.
 	room := g.MaxSQL + rowsPerStatement*(2*maxColumns+4)
-	d.file = dbFile{
-		path: g.Database, create: g.Create, cache: cache,
-		options: dbOptions{busy: g.BusyTimeout, maxSQL: room, authorize: authorize},
-		opened:  d.opened,
+	d.file = sqlite.File{
+		Path: g.Database, Create: g.Create,
+		Options: sqlite.Options{Busy: g.BusyTimeout, Limits: limitsFor(room), Authorize: authorize},
+		Opened:  d.opened,
 	}
 	return d
 }
 
 // opened sets up a new connection.
-func (d *database) opened(c *dbConn) error {
+func (d *database) opened(c *sqlite.Conn) error {
 	clear(d.stmts)
 	if d.grant.MaxSize == 0 {
 		return nil
 	}
 	// Else SQLite writes changed pages to the log before it is known whether they
 	// will be committed.
-	return c.exec("PRAGMA cache_spill = OFF")
+	return c.Exec("PRAGMA cache_spill = OFF")
 }
 
 // room looks, before a transaction begins, whether the log can take more: while a
 // reader keeps it from being begun anew each commit makes it longer.
 func (d *database) room() error {
-	c, log := d.file.conn, d.file.log
-	if d.grant.MaxSize == 0 || !d.script.write || c == nil || log.pages < 2*log.limits.most {
+	if d.grant.MaxSize == 0 || !d.script.write {
 		return nil
 	}
-	err := c.protect(func() error { log.write(); return nil })
-	if err == nil && log.written < log.pages {
-		err = d.full("the log beside the database has %d pages, and a reader keeps it from being begun anew; max_size in [sink.grant.sql] bounds it too", log.pages)
+	pages, err := d.file.Stuck()
+	if err == nil && pages > 0 {
+		err = d.full("the log beside the database has %d pages, and a reader keeps it from being begun anew; max_size in [sink.grant.sql] bounds it too", pages)
 	}
 	return err
 }
 
 // within runs do and then compares the database with the grant's size, before
 // anything of it is committed.
-func (d *database) within(c *dbConn, do func() error) error {
+func (d *database) within(c *sqlite.Conn, do func() error) error {
 	if d.grant.MaxSize == 0 || !d.script.write {
 		return do()
 	}
-	before, err := c.size()
+	before, err := c.Size()
 	if err == nil {
 		err = do()
 	}
 	if err != nil {
 		return err
 	}
-	after, err := c.size()
+	after, err := c.Size()
 	if err == nil && after > d.grant.MaxSize && after > before {
 		err = d.full("the database would have %d bytes, and it may have %d; raise max_size in [sink.grant.sql], or make room in it", after, d.grant.MaxSize)
 	}
@@ -130,4 +130,4 @@ func (d *database) full(format string, a ...any) error {
 }
 
 // close writes the log back into the database and closes it.
-func (d *database) close() error { return d.file.close() }
+func (d *database) close() error { return d.file.Close() }

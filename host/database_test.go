@@ -18,6 +18,9 @@ import (
 	"github.com/ncruces/go-sqlite3/vfs"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/durable"
+	"github.com/audit-host/audit-host/internal/sqlite"
+	"github.com/audit-host/audit-host/internal/sqlite/sqlitetest"
 )
 
 var (
@@ -49,7 +52,7 @@ func TestDatabaseIsOpenedNotCreated(t *testing.T) {
 	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 0 {
 		t.Fatalf("files were made: %v, %v", files, err)
 	}
-	if err := createEmpty(path); err != nil {
+	if err := sqlite.CreateEmpty(path); err != nil {
 		t.Fatal(err)
 	}
 	g.must(abi.SQLWrite, makeTable)
@@ -105,11 +108,11 @@ func TestDatabaseFilesAreOurs(t *testing.T) {
 func TestDatabaseBusy(t *testing.T) {
 	g := emptyDB(t, SQLGrant{BusyTimeout: 100 * time.Millisecond})
 	g.must(abi.SQLWrite, makeTable)
-	other, err := openDB(context.Background(), g.sink.sql.grant.Database, dbOptions{})
+	other, err := sqlite.Open(context.Background(), g.sink.sql.grant.Database, sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := other.begin(true); err != nil {
+	if err := other.Begin(true); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
@@ -122,15 +125,15 @@ func TestDatabaseBusy(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	g.sink.sql.file.conn.db.BusyTimeout(time.Hour)
+	g.sink.sql.file.Conn.Patience(time.Hour)
 	if status, answer := g.runContext(ctx, abi.SQLWrite, insertRow); status&0xff != abi.SQLStatus(sqlite3.BUSY) && status != abi.SQLTimeout {
 		t.Errorf("status %#x %s", uint32(status), answer)
 	}
-	if err := other.rollback(); err != nil {
+	if err := other.Rollback(); err != nil {
 		t.Fatal(err)
 	}
 	g.must(abi.SQLWrite, insertRow)
-	if err := other.close(); err != nil {
+	if err := other.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if n := g.count(); n != 1 {
@@ -175,12 +178,12 @@ func TestDatabaseReplaced(t *testing.T) {
 				if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
 					t.Fatal(err)
 				}
-				if err := createEmpty(path); err != nil {
+				if err := sqlite.CreateEmpty(path); err != nil {
 					t.Fatal(err)
 				}
 				g := newSQLGuest(t, SQLGrant{Database: path})
 				g.must(abi.SQLWrite, makeTable)
-				if err := g.sink.sql.file.conn.checkpoint(); err != nil {
+				if err := g.sink.sql.file.Conn.Checkpoint(); err != nil {
 					t.Fatal(err)
 				}
 				if when != "during" {
@@ -189,8 +192,8 @@ func TestDatabaseReplaced(t *testing.T) {
 					}
 				} else {
 					// Between the steps and the commit.
-					conn := g.sink.sql.file.conn
-					if err := conn.db.SetAuthorizer(func(sqlite3.AuthorizerActionCode, string, string, string, string) sqlite3.AuthorizerReturnCode {
+					conn := g.sink.sql.file.Conn
+					if err := conn.DB.SetAuthorizer(func(sqlite3.AuthorizerActionCode, string, string, string, string) sqlite3.AuthorizerReturnCode {
 						if c.do != nil {
 							if err := c.do(t, path); err != nil {
 								t.Error(err)
@@ -224,7 +227,7 @@ func TestDatabaseSymlinkTurned(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(dir, "link.db")
 	for _, name := range []string{"a.db", "b.db"} {
-		if err := createEmpty(filepath.Join(dir, name)); err != nil {
+		if err := sqlite.CreateEmpty(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -247,21 +250,21 @@ func TestDatabaseSymlinkTurned(t *testing.T) {
 // TestDatabaseDiskFull: the disk fills up in the middle of a commit and has
 // room again later. The connection lives on and nothing is half stored.
 func TestDatabaseDiskFull(t *testing.T) {
-	layer, name := newFaultFS(t)
+	layer, name := sqlitetest.NewFaultFS(t)
 	g := emptyDB(t, SQLGrant{})
-	g.sink.sql.file.options.vfs = name
+	g.sink.sql.file.Options.VFS = name
 	g.must(abi.SQLWrite, makeTable)
 	big := exec("INSERT INTO v(b) VALUES (?)", make([]byte, 50_000))
 	for after := range 14 {
 		left := after
-		layer.write = func(string) error {
+		layer.Write = func(string) error {
 			if left--; left < 0 {
 				return vfs.SystemError(syscall.ENOSPC, sqlite3.FULL)
 			}
 			return nil
 		}
 		g.expect(abi.SQLStatus(sqlite3.FULL), "full", abi.SQLWrite, big)
-		layer.write = nil
+		layer.Write = nil
 		if n := g.count(); n != int64(after) {
 			t.Fatalf("%d rows after %d failed and as many good inserts", n, after)
 		}
@@ -279,14 +282,14 @@ func TestDatabaseFaultAtCommit(t *testing.T) {
 	} {
 		for _, where := range []string{"write", "sync"} {
 			t.Run(name+" "+where, func(t *testing.T) {
-				layer, vfsName := newFaultFS(t)
+				layer, vfsName := sqlitetest.NewFaultFS(t)
 				g := emptyDB(t, SQLGrant{})
-				g.sink.sql.file.options.vfs = vfsName
+				g.sink.sql.file.Options.VFS = vfsName
 				g.must(abi.SQLWrite, makeTable)
 				before := runtime.NumGoroutine()
 				for round := range 20 {
 					n := g.count()
-					conn := g.sink.sql.file.conn
+					conn := g.sink.sql.file.Conn
 					armed := true
 					hook := func(kind string) error {
 						if kind == "-wal" && armed {
@@ -296,19 +299,19 @@ func TestDatabaseFaultAtCommit(t *testing.T) {
 						return nil
 					}
 					if where == "write" {
-						layer.write = hook
+						layer.Write = hook
 					} else {
-						layer.sync = hook
+						layer.Sync = hook
 					}
 					g.expect(abi.SQLBroken, "", abi.SQLWrite, insertRow, insertRow)
-					layer.write, layer.sync = nil, nil
+					layer.Write, layer.Sync = nil, nil
 					if armed {
 						t.Fatal("the fault did not happen")
 					}
 					if m := g.count(); m != n && m != n+2 {
 						t.Fatalf("round %d: %d rows, then %d", round, n, m)
 					}
-					if g.sink.sql.file.conn == conn {
+					if g.sink.sql.file.Conn == conn {
 						t.Error("the connection was used again")
 					}
 				}
@@ -345,8 +348,8 @@ func openFiles(t *testing.T, path string) (n int) {
 func TestDatabaseTrapBeforeCommit(t *testing.T) {
 	g := emptyDB(t, SQLGrant{})
 	g.must(abi.SQLWrite, makeTable)
-	conn := g.sink.sql.file.conn
-	conn.db.UpdateHook(func(sqlite3.AuthorizerActionCode, string, string, int64) { panic("the engine traps") })
+	conn := g.sink.sql.file.Conn
+	conn.DB.UpdateHook(func(sqlite3.AuthorizerActionCode, string, string, int64) { panic("the engine traps") })
 	g.expect(abi.SQLBroken, "the engine traps", abi.SQLWrite, insertRow)
 	if n := g.count(); n != 0 {
 		t.Errorf("%d rows", n)
@@ -357,30 +360,30 @@ func TestDatabaseTrapBeforeCommit(t *testing.T) {
 // TestDatabaseSyncsOncePerCommit: appended means on disk (weakness 1). The
 // exact number of syncs, and what a power cut after each commit leaves.
 func TestDatabaseSyncsOncePerCommit(t *testing.T) {
-	layer, name := newFaultFS(t)
+	layer, name := sqlitetest.NewFaultFS(t)
 	g := emptyDB(t, SQLGrant{})
 	path := g.sink.sql.grant.Database
-	g.sink.sql.file.options.vfs, g.sink.sql.file.syncDir = name, layer.syncDir
+	g.sink.sql.file.Options.VFS, g.sink.sql.file.SyncDir = name, layer.SyncDir
 	g.must(abi.SQLWrite, makeTable)
 	for i := range 30 {
-		before := layer.syncs["-wal"]
+		before := layer.Syncs["-wal"]
 		g.must(abi.SQLWrite, exec("INSERT INTO v(b) VALUES (?)", bytes.Repeat([]byte{byte(i)}, 3000*i)))
-		if n := layer.syncs["-wal"] - before; n != 1 {
+		if n := layer.Syncs["-wal"] - before; n != 1 {
 			t.Fatalf("commit %d: %d syncs of the log", i, n)
 		}
-		cut := layer.afterPowerCut(t, path, nil)
+		cut := layer.AfterPowerCut(t, path, nil)
 		checkSound(t, cut)
 		other := newSQLGuest(t, SQLGrant{Database: cut})
 		if n := other.count(); n != int64(i+1) {
 			t.Fatalf("%d rows after a power cut, %d were committed", n, i+1)
 		}
 	}
-	if n := layer.syncs["-wal"]; n > 40 {
+	if n := layer.Syncs["-wal"]; n > 40 {
 		t.Errorf("%d syncs of the log", n)
 	}
-	before := layer.syncs["-wal"] + layer.syncs[".db"]
+	before := layer.Syncs["-wal"] + layer.Syncs[".db"]
 	g.count()
-	if n := layer.syncs["-wal"] + layer.syncs[".db"] - before; n != 0 {
+	if n := layer.Syncs["-wal"] + layer.Syncs[".db"] - before; n != 0 {
 		t.Errorf("%d syncs for reading", n)
 	}
 }
@@ -390,12 +393,12 @@ func TestDatabaseSyncsOncePerCommit(t *testing.T) {
 func TestDatabaseSyncsTheFolderOfItsLog(t *testing.T) {
 	g := emptyDB(t, SQLGrant{})
 	path, synced := g.sink.sql.grant.Database, 0
-	g.sink.sql.file.syncDir = func(dir string) error {
+	g.sink.sql.file.SyncDir = func(dir string) error {
 		synced++
 		if info, err := os.Stat(path + "-wal"); err != nil || info.Size() != 0 || dir != filepath.Dir(path) {
 			t.Errorf("folder %s is synced, and the log is %v, %v", dir, info, err)
 		}
-		return syncDir(dir)
+		return durable.SyncDir(dir)
 	}
 	for range 3 {
 		g.must(abi.SQLWrite, exec("CREATE TABLE IF NOT EXISTS v(a)"))
@@ -403,8 +406,8 @@ func TestDatabaseSyncsTheFolderOfItsLog(t *testing.T) {
 	if synced != 1 {
 		t.Errorf("synced %d times", synced)
 	}
-	g.sink.sql.file.drop(true)
-	g.sink.sql.file.syncDir = func(string) error { return errors.New("no sync") }
+	g.sink.sql.file.Drop(true)
+	g.sink.sql.file.SyncDir = func(string) error { return errors.New("no sync") }
 	g.expect(abi.SQLBroken, "no sync", abi.SQLWrite, exec("INSERT INTO v VALUES (1)"))
 }
 
@@ -414,7 +417,7 @@ func TestDatabaseLogIsBounded(t *testing.T) {
 	g.must(abi.SQLWrite, makeTable)
 	for range 60 {
 		g.must(abi.SQLWrite, exec("INSERT INTO v(b) VALUES (zeroblob(1000000))"))
-		if info, err := os.Stat(g.sink.sql.grant.Database + "-wal"); err != nil || info.Size() > 4200*(logMost+300) {
+		if info, err := os.Stat(g.sink.sql.grant.Database + "-wal"); err != nil || info.Size() > 4200*(sqlite.LogMost+300) {
 			t.Fatalf("the log has %d bytes, %v", info.Size(), err)
 		}
 	}
@@ -425,18 +428,18 @@ func TestDatabaseLogIsBounded(t *testing.T) {
 func TestDatabaseCloseBesideAReader(t *testing.T) {
 	g := emptyDB(t, SQLGrant{})
 	g.must(abi.SQLWrite, makeTable)
-	r, err := openReader(context.Background(), g.sink.sql.grant.Database)
+	r, err := sqlite.OpenReader(context.Background(), g.sink.sql.grant.Database)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !r.live {
+	if !r.Live {
 		t.Error("the writer was not seen")
 	}
 	g.must(abi.SQLWrite, insertRow)
 	if err := g.sink.sql.close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
-	if err := r.close(); err != nil {
+	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
 	if n := g.count(); n != 1 {
@@ -449,7 +452,7 @@ func TestDatabaseCloseBesideAReader(t *testing.T) {
 // or doubled.
 func TestDatabaseTwoWritersRace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "race.db")
-	if err := createEmpty(path); err != nil {
+	if err := sqlite.CreateEmpty(path); err != nil {
 		t.Fatal(err)
 	}
 	first := newSQLGuest(t, SQLGrant{Database: path})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // deadLetterSchema makes the table. The ten columns of the source system come
@@ -98,17 +99,17 @@ type Letter struct {
 type DeadLetters struct {
 	path string
 	turn chan struct{} // holds one token: the right to use what follows
-	file dbFile
-	read *dbReader // set instead of file for a read-only one
-	from string    // the table, or what stands for it
+	file sqlite.File
+	read *sqlite.Reader // set instead of file for a read-only one
+	from string         // the table, or what stands for it
 }
 
 // OpenDeadLetters opens the dead-letter database at path and makes it, mode
 // 0600, if it is not there.
 func OpenDeadLetters(path string) (*DeadLetters, error) {
 	d := &DeadLetters{path: path, turn: make(chan struct{}, 1), from: deadLetterTable}
-	d.file = dbFile{path: path, create: true, options: dbOptions{busy: 10 * time.Second}, opened: prepareDeadLetters}
-	if err := d.write(context.Background(), func(*dbConn) error { return nil }); err != nil {
+	d.file = sqlite.File{Path: path, Create: true, Options: sqlite.Options{Busy: 10 * time.Second}, Opened: prepareDeadLetters}
+	if err := d.write(context.Background(), func(*sqlite.Conn) error { return nil }); err != nil {
 		return nil, fmt.Errorf("open dead letters: %w", errors.Join(err, d.Close()))
 	}
 	return d, nil
@@ -117,12 +118,12 @@ func OpenDeadLetters(path string) (*DeadLetters, error) {
 // OpenDeadLettersReadOnly opens the dead-letter database at path for List, Get
 // and Count, beside a process that writes it or without one.
 func OpenDeadLettersReadOnly(path string) (*DeadLetters, error) {
-	r, err := openReader(context.Background(), path)
+	r, err := sqlite.OpenReader(context.Background(), path)
 	if err != nil {
 		return nil, fmt.Errorf("open dead letters: %w", err)
 	}
 	d := &DeadLetters{path: path, turn: make(chan struct{}, 1), read: r, from: deadLetterTable}
-	if err := d.reading(context.Background(), func(c *dbConn) error {
+	if err := d.reading(context.Background(), func(c *sqlite.Conn) error {
 		version, err := checkDeadLetters(c)
 		if version == 1 {
 			d.from = deadLetterTableV1
@@ -134,12 +135,12 @@ func OpenDeadLettersReadOnly(path string) (*DeadLetters, error) {
 	return d, nil
 }
 
-func prepareDeadLetters(c *dbConn) error {
-	id, err := c.value("PRAGMA application_id")
+func prepareDeadLetters(c *sqlite.Conn) error {
+	id, err := c.Value("PRAGMA application_id")
 	if err != nil {
 		return err
 	}
-	n, err := c.value("SELECT count(*) FROM sqlite_schema")
+	n, err := c.Value("SELECT count(*) FROM sqlite_schema")
 	if err != nil {
 		return err
 	}
@@ -154,31 +155,31 @@ func prepareDeadLetters(c *dbConn) error {
 }
 
 // upgradeDeadLetters runs statements, all or none.
-func upgradeDeadLetters(c *dbConn, sql string) error {
-	if err := c.begin(true); err != nil {
+func upgradeDeadLetters(c *sqlite.Conn, sql string) error {
+	if err := c.Begin(true); err != nil {
 		return err
 	}
-	if err := c.exec(sql); err != nil {
-		return errors.Join(err, c.rollback())
+	if err := c.Exec(sql); err != nil {
+		return errors.Join(err, c.Rollback())
 	}
-	return c.commit()
+	return c.Commit()
 }
 
 // checkDeadLetters refuses what is no dead-letter database of a known version.
-func checkDeadLetters(c *dbConn) (version int, err error) {
-	id, err := c.value("PRAGMA application_id")
+func checkDeadLetters(c *sqlite.Conn) (version int, err error) {
+	id, err := c.Value("PRAGMA application_id")
 	if err != nil {
 		return 0, err
 	}
 	if id != fmt.Sprint(deadLetterID) {
-		return 0, fmt.Errorf("%s is another database (application_id %s, wanted %d); give the dead letters a file of their own", c.path, id, deadLetterID)
+		return 0, fmt.Errorf("%s is another database (application_id %s, wanted %d); give the dead letters a file of their own", c.Path, id, deadLetterID)
 	}
-	text, err := c.value("PRAGMA user_version")
+	text, err := c.Value("PRAGMA user_version")
 	if err != nil {
 		return 0, err
 	}
 	if version, err = strconv.Atoi(text); err != nil || version < 1 || version > deadLetterVersion {
-		return 0, fmt.Errorf("%s has the format %s, this audit-host knows 1 to %d; use the one that made it", c.path, text, deadLetterVersion)
+		return 0, fmt.Errorf("%s has the format %s, this audit-host knows 1 to %d; use the one that made it", c.Path, text, deadLetterVersion)
 	}
 	return version, nil
 }
@@ -196,21 +197,21 @@ func (d *DeadLetters) locked(ctx context.Context, do func(context.Context) error
 	return do(ctx)
 }
 
-func (d *DeadLetters) write(ctx context.Context, do func(*dbConn) error) error {
+func (d *DeadLetters) write(ctx context.Context, do func(*sqlite.Conn) error) error {
 	return d.locked(ctx, func(ctx context.Context) error {
 		if d.read != nil {
 			return errors.New("opened for reading only")
 		}
-		return d.file.transact(ctx, true, do)
+		return d.file.Transact(ctx, true, do)
 	})
 }
 
-func (d *DeadLetters) reading(ctx context.Context, do func(*dbConn) error) error {
+func (d *DeadLetters) reading(ctx context.Context, do func(*sqlite.Conn) error) error {
 	return d.locked(ctx, func(ctx context.Context) error {
 		if d.read != nil {
-			return d.read.do(ctx, do)
+			return d.read.Do(ctx, do)
 		}
-		return d.file.transact(ctx, false, do)
+		return d.file.Transact(ctx, false, do)
 	})
 }
 
@@ -220,7 +221,7 @@ func (d *DeadLetters) OnDisk() error {
 	if d.read == nil {
 		return nil
 	}
-	return d.read.onDisk()
+	return d.read.OnDisk()
 }
 
 // Put stores letters, all or none. One that is there already, with the same
@@ -231,8 +232,8 @@ func (d *DeadLetters) Put(ctx context.Context, letters []abi.DeadLetter) error {
 	if len(letters) == 0 {
 		return nil
 	}
-	err := d.write(ctx, func(c *dbConn) error {
-		s, err := c.prepareOwn("INSERT INTO signed_events_dlq (" + deadLetterColumns + `)
+	err := d.write(ctx, func(c *sqlite.Conn) error {
+		s, err := c.PrepareOwn("INSERT INTO signed_events_dlq (" + deadLetterColumns + `)
 			VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (sink, id, payload_hash) DO UPDATE SET
 			resolved_at = NULL, resolution = NULL, failed_at = excluded.failed_at, failure_reason = excluded.failure_reason,
 			outcome = excluded.outcome, stderr = excluded.stderr, plugin = excluded.plugin, seq = excluded.seq,
@@ -245,7 +246,7 @@ func (d *DeadLetters) Put(ctx context.Context, letters []abi.DeadLetter) error {
 				break
 			}
 		}
-		return errors.Join(err, s.close())
+		return errors.Join(err, s.Close())
 	})
 	if err != nil {
 		return fmt.Errorf("put %d dead letters into %s: %w", len(letters), d.path, err)
@@ -253,7 +254,7 @@ func (d *DeadLetters) Put(ctx context.Context, letters []abi.DeadLetter) error {
 	return nil
 }
 
-func putLetter(s *dbStmt, l *abi.DeadLetter) error {
+func putLetter(s *sqlite.Stmt, l *abi.DeadLetter) error {
 	e := &l.Event
 	hash := e.PayloadHash
 	switch {
@@ -279,11 +280,11 @@ func putLetter(s *dbStmt, l *abi.DeadLetter) error {
 		l.FailedAt.UTC().Format(time.RFC3339Nano), string(e.Payload), l.Sink, l.Plugin, int64(l.Outcome), int64(l.Attempts),
 		l.Stderr, int64(e.Seq), nullIfEmpty(e.KeyID), minted, l.Raw,
 	} {
-		if err := s.set(i+1, v); err != nil {
+		if err := s.Set(i+1, v); err != nil {
 			return err
 		}
 	}
-	return s.run()
+	return s.Run()
 }
 
 func nullIfEmpty(s string) any {
@@ -297,9 +298,9 @@ func nullIfEmpty(s string) any {
 func (d *DeadLetters) Close() error {
 	err := d.locked(context.Background(), func(context.Context) error {
 		if d.read != nil {
-			return d.read.close()
+			return d.read.Close()
 		}
-		return d.file.close()
+		return d.file.Close()
 	})
 	if err != nil {
 		return fmt.Errorf("close dead letters: %w", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // LetterState says whether a letter was resolved.
@@ -144,18 +145,18 @@ type Tally struct {
 // Tally counts the letters that a filter selects, whatever its Limit.
 func (d *DeadLetters) Tally(ctx context.Context, f LetterFilter) (t Tally, err error) {
 	where, args := f.where()
-	err = d.reading(ctx, func(c *dbConn) error {
+	err = d.reading(ctx, func(c *sqlite.Conn) error {
 		t = Tally{}
-		err := c.each("SELECT count(*), count(resolved_at), coalesce(max(dlq_id), 0) FROM "+d.from+" "+where, args, func(s *dbStmt) error {
-			t.Open, t.Resolved, t.Last = uint64(s.integer(0)-s.integer(1)), uint64(s.integer(1)), s.integer(2)
+		err := c.Each("SELECT count(*), count(resolved_at), coalesce(max(dlq_id), 0) FROM "+d.from+" "+where, args, func(s *sqlite.Stmt) error {
+			t.Open, t.Resolved, t.Last = uint64(s.Integer(0)-s.Integer(1)), uint64(s.Integer(1)), s.Integer(2)
 			return nil
 		})
 		if err != nil || t.Open == 0 {
 			return err
 		}
 		// Numbers are given in the order of the failures.
-		return c.each("SELECT failed_at FROM "+d.from+" "+where+" AND resolved_at IS NULL ORDER BY dlq_id LIMIT 1", args, func(s *dbStmt) (err error) {
-			t.Oldest, err = time.Parse(time.RFC3339Nano, s.string(0))
+		return c.Each("SELECT failed_at FROM "+d.from+" "+where+" AND resolved_at IS NULL ORDER BY dlq_id LIMIT 1", args, func(s *sqlite.Stmt) (err error) {
+			t.Oldest, err = time.Parse(time.RFC3339Nano, s.Text(0))
 			return err
 		})
 	})
@@ -172,10 +173,10 @@ func (d *DeadLetters) Count(ctx context.Context, sink string) (uint64, error) {
 }
 
 func (d *DeadLetters) letters(ctx context.Context, where string, args ...any) (letters []Letter, err error) {
-	err = d.reading(ctx, func(c *dbConn) error {
+	err = d.reading(ctx, func(c *sqlite.Conn) error {
 		letters = nil
 		size := 0
-		err := c.each("SELECT "+deadLetterColumns+", resolved_at, resolution, replayed_at, replays FROM "+d.from+" "+where, args, func(s *dbStmt) error {
+		err := c.Each("SELECT "+deadLetterColumns+", resolved_at, resolution, replayed_at, replays FROM "+d.from+" "+where, args, func(s *sqlite.Stmt) error {
 			l, err := readLetter(s)
 			letters = append(letters, l)
 			if size += len(l.Event.Payload) + len(l.Raw); err == nil && size > letterBytes {
@@ -191,17 +192,17 @@ func (d *DeadLetters) letters(ctx context.Context, where string, args ...any) (l
 	return letters, err
 }
 
-func readLetter(s *dbStmt) (Letter, error) {
-	l := Letter{DLQID: s.integer(0)}
+func readLetter(s *sqlite.Stmt) (Letter, error) {
+	l := Letter{DLQID: s.Integer(0)}
 	e := &l.Event
-	e.ID, e.AgentID, e.EventType = s.string(1), s.string(2), s.string(3)
-	copy(e.PayloadHash[:], s.bytes(4))
-	e.Signature, e.AttestLevel, e.Timestamp = s.bytes(5), s.string(6), s.string(7)
-	l.Reason = s.string(8)
-	e.Payload, l.Sink, l.Plugin = s.bytes(10), s.string(11), s.string(12)
-	l.Outcome, l.Attempts, l.Stderr = abi.Outcome(s.integer(13)), uint32(s.integer(14)), s.string(15)
-	e.Seq, e.KeyID, e.Minted, l.Raw = uint64(s.integer(16)), s.string(17), s.integer(18) != 0, s.bytes(19)
-	l.Resolution, l.Replays = s.string(21), uint32(s.integer(23))
+	e.ID, e.AgentID, e.EventType = s.Text(1), s.Text(2), s.Text(3)
+	copy(e.PayloadHash[:], s.Bytes(4))
+	e.Signature, e.AttestLevel, e.Timestamp = s.Bytes(5), s.Text(6), s.Text(7)
+	l.Reason = s.Text(8)
+	e.Payload, l.Sink, l.Plugin = s.Bytes(10), s.Text(11), s.Text(12)
+	l.Outcome, l.Attempts, l.Stderr = abi.Outcome(s.Integer(13)), uint32(s.Integer(14)), s.Text(15)
+	e.Seq, e.KeyID, e.Minted, l.Raw = uint64(s.Integer(16)), s.Text(17), s.Integer(18) != 0, s.Bytes(19)
+	l.Resolution, l.Replays = s.Text(21), uint32(s.Integer(23))
 	if l.Raw != nil {
 		// The hash is that of Raw, for the index; the event itself has none.
 		e.Payload, e.PayloadHash = nil, [abi.HashSize]byte{}
@@ -211,7 +212,7 @@ func readLetter(s *dbStmt) (Letter, error) {
 		name   string
 		into   *time.Time
 	}{{9, "failed_at", &l.FailedAt}, {20, "resolved_at", &l.ResolvedAt}, {22, "replayed_at", &l.ReplayedAt}} {
-		text := s.string(t.column)
+		text := s.Text(t.column)
 		if text == "" && t.column != 9 {
 			continue
 		}

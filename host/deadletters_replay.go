@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // LetterReplay is what a replay did to a letter.
@@ -34,7 +35,7 @@ func (d *DeadLetters) RecordReplays(ctx context.Context, replays []LetterReplay)
 	if len(replays) == 0 {
 		return nil
 	}
-	err := d.write(ctx, func(c *dbConn) error {
+	err := d.write(ctx, func(c *sqlite.Conn) error {
 		for i := range replays {
 			if err := recordReplay(c, &replays[i]); err != nil {
 				return err
@@ -48,7 +49,7 @@ func (d *DeadLetters) RecordReplays(ctx context.Context, replays []LetterReplay)
 	return nil
 }
 
-func recordReplay(c *dbConn, r *LetterReplay) error {
+func recordReplay(c *sqlite.Conn, r *LetterReplay) error {
 	at := r.At.UTC().Format(time.RFC3339Nano)
 	set := "replayed_at = ?, replays = replays + 1, attempts = attempts + ?"
 	args := []any{at, int64(r.Attempts)}
@@ -61,8 +62,8 @@ func recordReplay(c *dbConn, r *LetterReplay) error {
 		args = append(args, int64(r.Outcome), r.Reason, r.Stderr, r.Plugin)
 	}
 	args = append(args, r.DLQID)
-	return c.each("UPDATE signed_events_dlq SET "+set+" WHERE dlq_id = ? AND resolved_at IS NULL", args,
-		func(*dbStmt) error { return errors.New("an update has no rows") })
+	return c.Each("UPDATE signed_events_dlq SET "+set+" WHERE dlq_id = ? AND resolved_at IS NULL", args,
+		func(*sqlite.Stmt) error { return errors.New("an update has no rows") })
 }
 
 // Purge removes letters that a filter selects, the first ones up to its Limit,
@@ -72,11 +73,11 @@ func recordReplay(c *dbConn, r *LetterReplay) error {
 func (d *DeadLetters) Purge(ctx context.Context, f LetterFilter) (ids []int64, err error) {
 	where, args := f.where()
 	args = append(args, f.limit())
-	err = d.write(ctx, func(c *dbConn) error {
+	err = d.write(ctx, func(c *sqlite.Conn) error {
 		ids = nil
-		return c.each("DELETE FROM signed_events_dlq WHERE dlq_id IN (SELECT dlq_id FROM signed_events_dlq "+where+" ORDER BY dlq_id LIMIT ?) RETURNING dlq_id",
-			args, func(s *dbStmt) error {
-				ids = append(ids, s.integer(0))
+		return c.Each("DELETE FROM signed_events_dlq WHERE dlq_id IN (SELECT dlq_id FROM signed_events_dlq "+where+" ORDER BY dlq_id LIMIT ?) RETURNING dlq_id",
+			args, func(s *sqlite.Stmt) error {
+				ids = append(ids, s.Integer(0))
 				return nil
 			})
 	})

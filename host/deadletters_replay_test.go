@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 func numbersOf(letters []Letter) string {
@@ -232,18 +233,18 @@ func TestDeadLettersPurge(t *testing.T) {
 func TestDeadLettersOfTheFirstVersion(t *testing.T) {
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), "dlq.db")
-	old := dbFile{path: path, create: true, opened: func(c *dbConn) error {
+	old := sqlite.File{Path: path, Create: true, Opened: func(c *sqlite.Conn) error {
 		return upgradeDeadLetters(c, fmt.Sprintf("%s; PRAGMA application_id = %d; PRAGMA user_version = 1", deadLetterSchema, deadLetterID))
 	}}
-	err := old.transact(ctx, true, func(c *dbConn) error {
-		s, err := c.prepareOwn("INSERT INTO signed_events_dlq (" + deadLetterColumns + ") VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")
+	err := old.Transact(ctx, true, func(c *sqlite.Conn) error {
+		s, err := c.PrepareOwn("INSERT INTO signed_events_dlq (" + deadLetterColumns + ") VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")
 		if err != nil {
 			return err
 		}
 		l := letter("a", 1)
-		return errors.Join(putLetter(s, &l), s.close())
+		return errors.Join(putLetter(s, &l), s.Close())
 	})
-	if err := errors.Join(err, old.close()); err != nil {
+	if err := errors.Join(err, old.Close()); err != nil {
 		t.Fatal(err)
 	}
 	want := []Letter{{DLQID: 1, DeadLetter: letter("a", 1)}}
@@ -270,7 +271,7 @@ func TestDeadLettersOfTheFirstVersion(t *testing.T) {
 		}
 	}
 	d := openLetters(t, path)
-	if err := d.write(ctx, func(c *dbConn) error { return c.exec("PRAGMA user_version = 3") }); err != nil {
+	if err := d.write(ctx, func(c *sqlite.Conn) error { return c.Exec("PRAGMA user_version = 3") }); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Close(); err != nil {

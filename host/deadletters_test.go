@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
+	"github.com/audit-host/audit-host/internal/sqlite/sqlitetest"
 )
 
 func openLetters(t testing.TB, path string) *DeadLetters {
@@ -82,9 +84,9 @@ func TestB16_DeadLettersKeepTheSourceSystemsColumns(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dlq.db")
 	d := openLetters(t, path)
 	var columns []string
-	if err := d.reading(context.Background(), func(c *dbConn) error {
-		return c.each("SELECT name FROM pragma_table_info('signed_events_dlq')", nil, func(s *dbStmt) error {
-			columns = append(columns, s.string(0))
+	if err := d.reading(context.Background(), func(c *sqlite.Conn) error {
+		return c.Each("SELECT name FROM pragma_table_info('signed_events_dlq')", nil, func(s *sqlite.Stmt) error {
+			columns = append(columns, s.Text(0))
 			return nil
 		})
 	}); err != nil {
@@ -301,16 +303,16 @@ func TestDeadLettersRefuseAnotherDatabase(t *testing.T) {
 // TestDeadLettersSurviveTheirFaults: after a fault the same handle works on.
 func TestDeadLettersSurviveTheirFaults(t *testing.T) {
 	ctx := context.Background()
-	layer, name := newFaultFS(t)
+	layer, name := sqlitetest.NewFaultFS(t)
 	d := openLetters(t, filepath.Join(t.TempDir(), "dlq.db"))
-	d.file.drop(true)
-	d.file.options.vfs = name
+	d.file.Drop(true)
+	d.file.Options.VFS = name
 	for i := range 10 {
-		layer.write = func(string) error { panic("the engine traps") }
+		layer.Write = func(string) error { panic("the engine traps") }
 		if err := d.Put(ctx, []abi.DeadLetter{letter("a", i)}); err == nil || !strings.Contains(err.Error(), "the engine traps") {
 			t.Errorf("%v", err)
 		}
-		layer.write = nil
+		layer.Write = nil
 		if err := d.Put(ctx, []abi.DeadLetter{letter("a", i)}); err != nil {
 			t.Error(err)
 		}

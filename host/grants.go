@@ -79,7 +79,7 @@ func (s *Sink) closeGrants() error {
 		errs = append(errs, g.append.close())
 	}
 	if g.kv != nil {
-		errs = append(errs, g.kv.file.close())
+		errs = append(errs, g.kv.file.Close())
 	}
 	g.append, g.kv = nil, nil
 	for i, err := range errs {

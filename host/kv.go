@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // Defaults of [KVGrant].
@@ -51,7 +52,7 @@ type KVGrant struct {
 // changes were kept; the guest knows the event by its id.
 type kvStore struct {
 	grant KVGrant
-	file  dbFile
+	file  sqlite.File
 	// loaded tells that what follows is what the file holds. It is false after
 	// a fault: whether the transaction was committed is then read, not guessed.
 	loaded  bool
@@ -72,9 +73,10 @@ func newKVStore(g KVGrant, cache *Cache) *kvStore {
 	if g.MaxBytes <= 0 {
 		g.MaxBytes = DefaultKVBytes
 	}
+	_ = StartSQLite(cache) // an error is returned by the first load
 	k := &kvStore{grant: g, staged: map[string][]byte{}}
-	k.file = dbFile{path: g.Path, create: true, cache: cache, opened: func(c *dbConn) error {
-		return c.exec(`CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+	k.file = sqlite.File{Path: g.Path, Create: true, Opened: func(c *sqlite.Conn) error {
+		return c.Exec(`CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 			CREATE TABLE IF NOT EXISTS covered (only INTEGER PRIMARY KEY CHECK (only = 1), queue BLOB NOT NULL, spans BLOB NOT NULL)`)
 	}}
 	return k
@@ -90,21 +92,21 @@ func (k *kvStore) load(ctx context.Context) error {
 	var values map[string][]byte
 	var queue [16]byte
 	var covered spans
-	err := k.file.transact(ctx, false, func(c *dbConn) error {
+	err := k.file.Transact(ctx, false, func(c *sqlite.Conn) error {
 		values = map[string][]byte{}
-		if err := c.each("SELECT key, value FROM kv", nil, func(s *dbStmt) error {
-			values[s.string(0)] = s.bytes(1)
+		if err := c.Each("SELECT key, value FROM kv", nil, func(s *sqlite.Stmt) error {
+			values[s.Text(0)] = s.Bytes(1)
 			return nil
 		}); err != nil {
 			return err
 		}
-		return c.each("SELECT queue, spans FROM covered", nil, func(s *dbStmt) (err error) {
-			copy(queue[:], s.bytes(0))
-			covered, err = decodeSpans(s.bytes(1))
+		return c.Each("SELECT queue, spans FROM covered", nil, func(s *sqlite.Stmt) (err error) {
+			copy(queue[:], s.Bytes(0))
+			covered, err = decodeSpans(s.Bytes(1))
 			return err
 		})
 	})
-	if e := (*dbError)(nil); errors.Is(err, errSpans) || errors.As(err, &e) && e.corrupt() {
+	if e := (*sqlite.Error)(nil); errors.Is(err, errSpans) || errors.As(err, &e) && e.Corrupt() {
 		return fmt.Errorf("read %s: %w; put a sound copy back, or move it away to begin with an empty store", k.grant.Path, err)
 	} else if err != nil {
 		return fmt.Errorf("read %s: %w", k.grant.Path, err)
@@ -199,20 +201,20 @@ func (k *kvStore) commit(ctx context.Context, b *abi.Batch, verdicts []abi.Verdi
 	k.loaded = false
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kvTimeLimit)
 	defer cancel()
-	none := func(*dbStmt) error { return nil }
-	err := k.file.transact(ctx, true, func(c *dbConn) error {
+	none := func(*sqlite.Stmt) error { return nil }
+	err := k.file.Transact(ctx, true, func(c *sqlite.Conn) error {
 		for _, key := range slices.Sorted(maps.Keys(k.staged)) {
 			var err error
 			if v := k.staged[key]; v == nil {
-				err = c.each("DELETE FROM kv WHERE key = ?", []any{[]byte(key)}, none)
+				err = c.Each("DELETE FROM kv WHERE key = ?", []any{[]byte(key)}, none)
 			} else {
-				err = c.each("INSERT OR REPLACE INTO kv VALUES (?, ?)", []any{[]byte(key), v}, none)
+				err = c.Each("INSERT OR REPLACE INTO kv VALUES (?, ?)", []any{[]byte(key), v}, none)
 			}
 			if err != nil {
 				return err
 			}
 		}
-		return c.each("INSERT OR REPLACE INTO covered VALUES (1, ?, ?)", []any{queue[:], covered.encode()}, none)
+		return c.Each("INSERT OR REPLACE INTO covered VALUES (1, ?, ?)", []any{queue[:], covered.encode()}, none)
 	})
 	if err != nil {
 		clear(k.staged)

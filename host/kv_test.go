@@ -17,6 +17,7 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/host/appendfile"
 	"github.com/audit-host/audit-host/host/internal/wasmtest"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // counter is a guest that keeps, under the key k, how many events it has seen:
@@ -146,14 +147,14 @@ func TestKVWithoutChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kv.db")
 	idle := grantGuest(`"kv"`, "k", nil).bytes()
 	s := openGuest(t, idle, kvOptions(path))
-	if r := s.Deliver(context.Background(), positions(1, 1, 2)); r.Outcome != abi.OK || s.grants.kv.file.committed {
-		t.Errorf("%v, committed %v", r.Outcome, s.grants.kv.file.committed)
+	if r := s.Deliver(context.Background(), positions(1, 1, 2)); r.Outcome != abi.OK || s.grants.kv.file.Committed {
+		t.Errorf("%v, committed %v", r.Outcome, s.grants.kv.file.Committed)
 	}
 	if status := s.grants.kv.set("k", []byte{1}); status != abi.StatusDone {
 		t.Fatal(status)
 	}
-	if r := s.Deliver(context.Background(), positions(1, 3)); r.Outcome != abi.OK || !s.grants.kv.file.committed {
-		t.Errorf("%v, committed %v", r.Outcome, s.grants.kv.file.committed)
+	if r := s.Deliver(context.Background(), positions(1, 3)); r.Outcome != abi.OK || !s.grants.kv.file.Committed {
+		t.Errorf("%v, committed %v", r.Outcome, s.grants.kv.file.Committed)
 	}
 	if err := s.Close(context.Background()); err != nil {
 		t.Fatal(err)
@@ -200,12 +201,12 @@ func TestKVThatIsDamaged(t *testing.T) {
 			return os.WriteFile(path, []byte(strings.Repeat("not a database ", 1000)), 0o600)
 		},
 		"spans": func(path string) error {
-			c, err := openDB(context.Background(), path, dbOptions{})
+			c, err := sqlite.Open(context.Background(), path, sqlite.Options{})
 			if err != nil {
 				return err
 			}
-			err = c.protect(func() error { return c.exec("UPDATE covered SET spans = x'0102'") })
-			return errors.Join(err, c.close())
+			err = c.Protect(func() error { return c.Exec("UPDATE covered SET spans = x'0102'") })
+			return errors.Join(err, c.Close())
 		},
 	} {
 		path := filepath.Join(t.TempDir(), "kv.db")
@@ -228,7 +229,7 @@ func TestKVThatIsDamaged(t *testing.T) {
 func TestKVLimits(t *testing.T) {
 	k := newKVStore(KVGrant{Path: filepath.Join(t.TempDir(), "kv.db"), MaxKeys: 2, MaxBytes: 20}, nil)
 	defer func() {
-		if err := k.file.close(); err != nil {
+		if err := k.file.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -320,7 +321,7 @@ func TestKVChangesOfOneCallAreBounded(t *testing.T) {
 		if err := k.commit(context.Background(), nil, nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := k.file.close(); err != nil {
+		if err := k.file.Close(); err != nil {
 			t.Fatal(err)
 		}
 		k.loaded = false
@@ -335,7 +336,7 @@ func TestKVChangesOfOneCallAreBounded(t *testing.T) {
 			t.Fatalf("the store holds %v, wanted %v", got, want)
 		}
 	}
-	if err := k.file.close(); err != nil {
+	if err := k.file.Close(); err != nil {
 		t.Error(err)
 	}
 }

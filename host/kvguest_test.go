@@ -72,7 +72,7 @@ func BenchmarkKVCommit(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	if err := k.file.close(); err != nil {
+	if err := k.file.Close(); err != nil {
 		b.Fatal(err)
 	}
 }

@@ -10,27 +10,29 @@ import (
 	"slices"
 	"time"
 
+	"github.com/audit-host/audit-host/internal/durable"
+	"github.com/audit-host/audit-host/internal/sqlite"
 	"github.com/audit-host/audit-host/ledger"
 )
 
 // CreateLedger makes an empty ledger in a new file, mode 0600. It refuses a
 // file that exists, and takes away what it made if it fails.
 func CreateLedger(path string) error {
-	if err := createEmpty(path); err != nil {
+	if err := sqlite.CreateEmpty(path); err != nil {
 		return fmt.Errorf("create ledger: %w", err)
 	}
-	f := dbFile{path: path, options: dbOptions{busy: 5 * time.Second}}
-	err := f.transact(context.Background(), true, func(c *dbConn) error {
+	f := sqlite.File{Path: path, Options: sqlite.Options{Busy: 5 * time.Second}}
+	err := f.Transact(context.Background(), true, func(c *sqlite.Conn) error {
 		for _, sql := range ledger.Schema {
-			if err := c.exec(sql); err != nil {
+			if err := c.Exec(sql); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	err = errors.Join(err, f.close())
+	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = durable.SyncDir(filepath.Dir(path))
 	}
 	if err == nil {
 		return nil
@@ -48,8 +50,8 @@ func CreateLedger(path string) error {
 // It is for whoever is about to rely on what a [Ledger] says of itself that it is
 // not known to be on disk. It waits 5 s for a lock of others.
 func MakeDurable(ctx context.Context, path string) error {
-	f := dbFile{path: path, options: dbOptions{busy: 5 * time.Second}}
-	if err := errors.Join(f.connect(ctx), f.close()); err != nil {
+	f := sqlite.File{Path: path, Options: sqlite.Options{Busy: 5 * time.Second}}
+	if err := errors.Join(f.Connect(ctx), f.Close()); err != nil {
 		return fmt.Errorf("make what %s shows durable: %w", path, err)
 	}
 	return nil
@@ -97,9 +99,9 @@ func (e *RowError) Error() string { return fmt.Sprintf("row %d: %s", e.Sequence,
 // from the table's own b-tree and from no index, whatever a planner would prefer.
 type Ledger struct {
 	path string
-	r    *dbReader
-	find *dbStmt // of Lookup, once it was needed
-	page *dbStmt // of Page
+	r    *sqlite.Reader
+	find *sqlite.Stmt // of Lookup, once it was needed
+	page *sqlite.Stmt // of Page
 
 	version          string // of the schema that was checked
 	foreign, allowed []string
@@ -113,13 +115,13 @@ type Ledger struct {
 // the file is no ledger.
 func OpenLedger(path string) (*Ledger, error) {
 	ctx := context.Background()
-	r, err := openReader(ctx, path)
+	r, err := sqlite.OpenReader(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l := &Ledger{path: path, r: r}
-	if err := r.do(ctx, l.check); err != nil {
-		return nil, fmt.Errorf("open ledger: %w", errors.Join(err, r.close()))
+	if err := r.Do(ctx, l.check); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", errors.Join(err, r.Close()))
 	}
 	return l, nil
 }
@@ -132,7 +134,7 @@ func (l *Ledger) Another() (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !l.r.sameFile(o.r) {
+	if !l.r.SameFile(o.r) {
 		err := fmt.Errorf("open ledger: %s was written or replaced while it was opened; open it again", l.path)
 		return nil, errors.Join(err, o.Close())
 	}
@@ -148,10 +150,10 @@ func (l *Ledger) Rows(ctx context.Context) iter.Seq2[*ledger.Row, error] {
 	return func(yield func(*ledger.Row, error) bool) {
 		stopped := errors.New("stopped")
 		last := uint64(0)
-		err := l.r.do(ctx, func(c *dbConn) error {
+		err := l.r.Do(ctx, func(c *sqlite.Conn) error {
 			var row ledger.Row
 			var rows rowReader
-			return c.each(selectRows+" ORDER BY sequence", nil, func(s *dbStmt) error {
+			return c.Each(selectRows+" ORDER BY sequence", nil, func(s *sqlite.Stmt) error {
 				if err := rows.read(s, &row); err != nil {
 					return err
 				}
@@ -170,8 +172,8 @@ func (l *Ledger) Rows(ctx context.Context) iter.Seq2[*ledger.Row, error] {
 
 // blame makes a RowError of what a damaged page causes.
 func (l *Ledger) blame(err error, sequence uint64) error {
-	if e := (*dbError)(nil); errors.As(err, &e) && e.corrupt() {
-		return &RowError{Sequence: sequence, Reason: "the file is damaged: " + e.text}
+	if e := (*sqlite.Error)(nil); errors.As(err, &e) && e.Corrupt() {
+		return &RowError{Sequence: sequence, Reason: "the file is damaged: " + e.Text}
 	}
 	if e := (*RowError)(nil); errors.As(err, &e) {
 		return e
@@ -192,18 +194,18 @@ func (l *Ledger) Lookup(ctx context.Context, id string) (*ledger.Row, error) {
 
 func (l *Ledger) lookup(ctx context.Context, id string) (*ledger.Row, error) {
 	sequence, found := int64(0), false
-	err := l.r.do(ctx, func(c *dbConn) (err error) {
+	err := l.r.Do(ctx, func(c *sqlite.Conn) (err error) {
 		if l.find == nil {
-			if l.find, err = c.prepareOwn("SELECT sequence FROM " + ledger.Table + " INDEXED BY idx_signed_events_id WHERE id = ?"); err != nil {
+			if l.find, err = c.PrepareOwn("SELECT sequence FROM " + ledger.Table + " INDEXED BY idx_signed_events_id WHERE id = ?"); err != nil {
 				return err
 			}
 		}
-		defer l.find.reset()
-		if err = l.find.set(1, id); err != nil {
+		defer l.find.Reset()
+		if err = l.find.Set(1, id); err != nil {
 			return err
 		}
-		if found, err = l.find.step(); found {
-			sequence = l.find.integer(0)
+		if found, err = l.find.Step(); found {
+			sequence = l.find.Integer(0)
 		}
 		return err
 	})
@@ -227,9 +229,9 @@ func (l *Ledger) lookup(ctx context.Context, id string) (*ledger.Row, error) {
 // again, which is what to do when there is an error: no process has the ledger
 // open for writing, or its file was replaced.
 func (l *Ledger) Renew(ctx context.Context) error {
-	err := l.r.renew(ctx)
+	err := l.r.Renew(ctx)
 	if err == nil {
-		err = l.r.do(ctx, l.checkAgain)
+		err = l.r.Do(ctx, l.checkAgain)
 	}
 	if err != nil {
 		return fmt.Errorf("renew view of ledger %s: %w", l.path, err)
@@ -240,7 +242,7 @@ func (l *Ledger) Renew(ctx context.Context) error {
 // Rest lets go of the state, so that a writer's log can be emptied. Before
 // anything is read again, Renew has to be called.
 func (l *Ledger) Rest() error {
-	if err := l.r.rest(); err != nil {
+	if err := l.r.Rest(); err != nil {
 		return fmt.Errorf("let go of ledger %s: %w", l.path, err)
 	}
 	return nil
@@ -257,9 +259,9 @@ func (l *Ledger) Tail(ctx context.Context, n int) ([]ledger.Row, error) {
 }
 
 func (l *Ledger) rows(ctx context.Context, where string, arg any) (rows []ledger.Row, err error) {
-	err = l.r.do(ctx, func(c *dbConn) error {
+	err = l.r.Do(ctx, func(c *sqlite.Conn) error {
 		rows = nil
-		return c.each(selectRows+where, []any{arg}, func(s *dbStmt) error {
+		return c.Each(selectRows+where, []any{arg}, func(s *sqlite.Stmt) error {
 			var row ledger.Row
 			if err := new(rowReader).read(s, &row); err != nil {
 				return err
@@ -300,9 +302,9 @@ func (l *Ledger) Last(ctx context.Context) (uint64, error) {
 }
 
 func (l *Ledger) number(ctx context.Context, sql string) (n uint64, err error) {
-	err = l.r.do(ctx, func(c *dbConn) error {
-		return c.each(sql, nil, func(s *dbStmt) error {
-			n = uint64(s.integer(0))
+	err = l.r.Do(ctx, func(c *sqlite.Conn) error {
+		return c.Each(sql, nil, func(s *sqlite.Stmt) error {
+			n = uint64(s.Integer(0))
 			return nil
 		})
 	})
@@ -316,13 +318,13 @@ func (l *Ledger) number(ctx context.Context, sql string) (n uint64, err error) {
 // the last event that was taken, by the queue's id.
 func (l *Ledger) Positions(ctx context.Context) (map[[16]byte]uint64, error) {
 	positions := make(map[[16]byte]uint64)
-	err := l.r.do(ctx, func(c *dbConn) error {
-		return c.each("SELECT queue, position FROM queue_positions NOT INDEXED", nil, func(s *dbStmt) error {
-			id := s.bytes(0)
+	err := l.r.Do(ctx, func(c *sqlite.Conn) error {
+		return c.Each("SELECT queue, position FROM queue_positions NOT INDEXED", nil, func(s *sqlite.Stmt) error {
+			id := s.Bytes(0)
 			if len(id) != 16 {
 				return &FormatError{Path: l.path, Reason: fmt.Sprintf("a queue's id of %d bytes in queue_positions", len(id))}
 			}
-			positions[[16]byte(id)] = uint64(s.integer(1))
+			positions[[16]byte(id)] = uint64(s.Integer(1))
 			return nil
 		})
 	})
@@ -334,18 +336,18 @@ func (l *Ledger) Positions(ctx context.Context) (map[[16]byte]uint64, error) {
 
 // NotRead says what of the log beside the file could not be read, and so may
 // hide rows that were committed; "" if nothing. A verifier has not checked it.
-func (l *Ledger) NotRead() string { return l.r.log.unread }
+func (l *Ledger) NotRead() string { return l.r.NotRead() }
 
 // OnDisk says why it is not known that what was read is on disk, and so would
 // outlast a power cut; nil if it is known. Ask it after reading, and before a
 // promise is made of what was read. Where another process writes, it is that one
 // that shows nothing before it is on disk.
-func (l *Ledger) OnDisk() error { return l.r.onDisk() }
+func (l *Ledger) OnDisk() error { return l.r.OnDisk() }
 
 // NoLog is the name of the log that is not beside the file, "" if it is there or
 // there need be none. Rows that were committed may stand in it, if the file was
 // copied alone; a ledger that was closed has all and no log.
-func (l *Ledger) NoLog() string { return l.r.noLog }
+func (l *Ledger) NoLog() string { return l.r.NoLog }
 
 // Close frees the reader.
-func (l *Ledger) Close() error { return l.r.close() }
+func (l *Ledger) Close() error { return l.r.Close() }

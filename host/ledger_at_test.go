@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // changedLedger is a ledger on which the SQL was run, with one row if it takes
@@ -18,11 +19,11 @@ func changedLedger(t *testing.T, sql string) string {
 	if err := CreateLedger(path); err != nil {
 		t.Fatal(err)
 	}
-	f := dbFile{path: path}
-	if err := f.transact(t.Context(), true, func(c *dbConn) error { return c.exec(sql) }); err != nil {
+	f := sqlite.File{Path: path}
+	if err := f.Transact(t.Context(), true, func(c *sqlite.Conn) error { return c.Exec(sql) }); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.close(); err != nil {
+	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -52,12 +53,12 @@ func TestHashAt(t *testing.T) {
 func TestDatabaseLogShortened(t *testing.T) {
 	for _, size := range []int64{0, 32, 5000} {
 		path := filepath.Join(t.TempDir(), "test.db")
-		if err := createEmpty(path); err != nil {
+		if err := sqlite.CreateEmpty(path); err != nil {
 			t.Fatal(err)
 		}
 		g := newSQLGuest(t, SQLGrant{Database: path})
 		g.must(abi.SQLWrite, makeTable)
-		if err := g.sink.sql.file.conn.checkpoint(); err != nil {
+		if err := g.sink.sql.file.Conn.Checkpoint(); err != nil {
 			t.Fatal(err)
 		}
 		g.must(abi.SQLWrite, insertRow)

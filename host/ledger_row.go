@@ -9,6 +9,7 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 
+	"github.com/audit-host/audit-host/internal/sqlite"
 	"github.com/audit-host/audit-host/ledger"
 )
 
@@ -33,22 +34,22 @@ type Page struct {
 func (l *Ledger) Page(ctx context.Context, after, last uint64, p *Page) error {
 	p.Rows = p.Rows[:0]
 	p.read.again()
-	err := l.r.do(ctx, func(c *dbConn) (err error) {
+	err := l.r.Do(ctx, func(c *sqlite.Conn) (err error) {
 		if l.page == nil {
-			if l.page, err = c.prepareOwn(selectRows + " WHERE sequence > ? AND sequence <= ? ORDER BY sequence"); err != nil {
+			if l.page, err = c.PrepareOwn(selectRows + " WHERE sequence > ? AND sequence <= ? ORDER BY sequence"); err != nil {
 				return err
 			}
 		}
-		defer l.page.reset()
+		defer l.page.Reset()
 		from := int64(math.MinInt64) // no row of a ledger, but perhaps of this file
 		if after > 0 {
 			from = int64(min(after, math.MaxInt64))
 		}
-		if err := errors.Join(l.page.set(1, from), l.page.set(2, int64(min(last, math.MaxInt64)))); err != nil {
+		if err := errors.Join(l.page.Set(1, from), l.page.Set(2, int64(min(last, math.MaxInt64)))); err != nil {
 			return err
 		}
 		for bytes := 0; len(p.Rows) < PageRows && bytes < PageBytes; {
-			if ok, err := l.page.step(); err != nil || !ok {
+			if ok, err := l.page.Step(); err != nil || !ok {
 				return err
 			}
 			if len(p.Rows) == cap(p.Rows) {
@@ -126,14 +127,14 @@ const (
 // read reads the present row of a statement of selectRows and checks the type of
 // each column, which STRICT guarantees only as long as nobody writes to the file
 // without SQLite.
-func (read *rowReader) read(s *dbStmt, r *ledger.Row) error {
-	raw, err := s.raw(ledger.NumColumns)
+func (read *rowReader) read(s *sqlite.Stmt, r *ledger.Row) error {
+	raw, err := s.Raw(ledger.NumColumns)
 	if err != nil {
 		return err
 	}
 	n := int64(0)
-	if raw.kind(columnSequence) == sqlite3.INTEGER {
-		n = raw.integer(columnSequence)
+	if raw.Kind(columnSequence) == sqlite3.INTEGER {
+		n = raw.Integer(columnSequence)
 	}
 	if r.Sequence = uint64(n); n <= 0 {
 		return &RowError{Sequence: 1, Reason: fmt.Sprintf("the next row has sequence %d", n)}
@@ -146,26 +147,26 @@ func (read *rowReader) read(s *dbStmt, r *ledger.Row) error {
 		case columnPayloadHash, columnSignature, columnPrevHash, columnRowHash:
 			wanted = sqlite3.BLOB
 		}
-		if got := raw.kind(i); got != wanted && (got != sqlite3.NULL || i != columnSignature && i != columnKeyID) {
+		if got := raw.Kind(i); got != wanted && (got != sqlite3.NULL || i != columnSignature && i != columnKeyID) {
 			return &RowError{Sequence: r.Sequence, Reason: fmt.Sprintf("column %s is of type %s, wanted %s",
 				strings.Split(ledger.Columns, ", ")[i], strings.Replace(got.String(), "FLOAT", "REAL", 1), wanted)}
 		}
 	}
-	r.PayloadHash, r.PrevHash = read.keep(raw.bytes(columnPayloadHash)), read.keep(raw.bytes(columnPrevHash))
-	r.RowHash, r.Payload = read.keep(raw.bytes(columnRowHash)), read.keep(raw.bytes(columnPayload))
+	r.PayloadHash, r.PrevHash = read.keep(raw.Bytes(columnPayloadHash)), read.keep(raw.Bytes(columnPrevHash))
+	r.RowHash, r.Payload = read.keep(raw.Bytes(columnRowHash)), read.keep(raw.Bytes(columnPayload))
 	// Of a signature nil means something else than none.
-	if r.Signature = nil; raw.kind(columnSignature) != sqlite3.NULL {
-		r.Signature = read.keep(raw.bytes(columnSignature))
+	if r.Signature = nil; raw.Kind(columnSignature) != sqlite3.NULL {
+		r.Signature = read.keep(raw.Bytes(columnSignature))
 	}
-	if key := raw.kind(columnKeyID); (r.Signature == nil) != (key == sqlite3.NULL) {
+	if key := raw.Kind(columnKeyID); (r.Signature == nil) != (key == sqlite3.NULL) {
 		return &RowError{Sequence: r.Sequence, Reason: "only one of signature and key_id is NULL"}
 	}
 	// The texts are one string, cut up: they may outlive the block.
 	read.texts = read.texts[:0]
 	var ends [ledger.NumColumns]int
 	for _, i := range [...]int{columnID, columnAgentID, columnEventType, columnAttestLevel, columnTimestamp, columnKeyID} {
-		if raw.kind(i) != sqlite3.NULL {
-			read.texts = append(read.texts, raw.bytes(i)...)
+		if raw.Kind(i) != sqlite3.NULL {
+			read.texts = append(read.texts, raw.Bytes(i)...)
 		}
 		ends[i] = len(read.texts)
 	}

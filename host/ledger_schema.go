@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/audit-host/audit-host/internal/sqlite"
 	"github.com/audit-host/audit-host/ledger"
 )
 
@@ -41,11 +42,11 @@ const (
 //
 // The schema table itself can't be redefined, and is read from its own b-tree as
 // SQLite does when it loads the schema: an index on it can be forged too.
-func (l *Ledger) check(c *dbConn) error {
+func (l *Ledger) check(c *sqlite.Conn) error {
 	for _, p := range []struct{ pragma, want string }{
 		{"application_id", strconv.Itoa(ledger.ApplicationID)}, {"user_version", strconv.Itoa(ledger.SchemaVersion)}, {"encoding", "UTF-8"},
 	} {
-		if v, err := c.value("PRAGMA " + p.pragma); err != nil {
+		if v, err := c.Value("PRAGMA " + p.pragma); err != nil {
 			return err
 		} else if v != p.want {
 			return &FormatError{Path: l.path, Reason: fmt.Sprintf("its %s is %s, wanted %s", p.pragma, v, p.want)}
@@ -53,8 +54,8 @@ func (l *Ledger) check(c *dbConn) error {
 	}
 	var others []object
 	own := make(map[object]bool)
-	err := c.each("SELECT type, name, tbl_name, sql FROM main.sqlite_master NOT INDEXED", nil, func(s *dbStmt) error {
-		o := object{cut(s.string(0)), cut(s.string(1)), cut(s.string(2)), s.string(3)}
+	err := c.Each("SELECT type, name, tbl_name, sql FROM main.sqlite_master NOT INDEXED", nil, func(s *sqlite.Stmt) error {
+		o := object{cut(s.Text(0)), cut(s.Text(1)), cut(s.Text(2)), s.Text(3)}
 		for _, wanted := range ownObjects {
 			if o == wanted {
 				own[o] = true
@@ -93,21 +94,21 @@ func (l *Ledger) check(c *dbConn) error {
 		return &FormatError{Path: l.path, Reason: strings.Join(some(changed), "; "), Changed: true}
 	}
 	l.foreign, l.allowed = some(l.foreign), some(l.allowed)
-	l.version, err = c.value("PRAGMA schema_version")
+	l.version, err = c.Value("PRAGMA schema_version")
 	return err
 }
 
 // checkAgain checks a schema that is not the one that was checked. SQLite itself
 // looks at the same number.
-func (l *Ledger) checkAgain(c *dbConn) error {
-	if v, err := c.value("PRAGMA schema_version"); err != nil || v == l.version {
+func (l *Ledger) checkAgain(c *sqlite.Conn) error {
+	if v, err := c.Value("PRAGMA schema_version"); err != nil || v == l.version {
 		return err
 	}
 	return l.check(c)
 }
 
 // isAllowed tells whether an object that is not the ledger's own may be there.
-func (l *Ledger) isAllowed(c *dbConn, o object) (bool, error) {
+func (l *Ledger) isAllowed(c *sqlite.Conn, o object) (bool, error) {
 	if strings.HasPrefix(o.table, litestream) {
 		return o.kind == "index" || o.kind == "table" && o.name == o.table && strings.HasPrefix(o.sql, "CREATE TABLE "), nil
 	}
@@ -115,18 +116,18 @@ func (l *Ledger) isAllowed(c *dbConn, o object) (bool, error) {
 		return false, nil
 	}
 	plain := false
-	err := c.each("PRAGMA main.index_list("+ledger.Table+")", nil, func(s *dbStmt) error {
-		if s.string(1) == o.name {
-			plain = s.integer(2) == 0 && s.integer(4) == 0 // neither unique nor partial
+	err := c.Each("PRAGMA main.index_list("+ledger.Table+")", nil, func(s *sqlite.Stmt) error {
+		if s.Text(1) == o.name {
+			plain = s.Integer(2) == 0 && s.Integer(4) == 0 // neither unique nor partial
 		}
 		return nil
 	})
 	if err != nil || !plain {
 		return false, err
 	}
-	err = c.each("PRAGMA main.index_xinfo("+quoted(o.name)+")", nil, func(s *dbStmt) error {
+	err = c.Each("PRAGMA main.index_xinfo("+quoted(o.name)+")", nil, func(s *sqlite.Stmt) error {
 		// A column, -1 the sequence, -2 an expression.
-		if column, collation := s.integer(1), s.string(4); column < -1 || collation != "BINARY" {
+		if column, collation := s.Integer(1), s.Text(4); column < -1 || collation != "BINARY" {
 			plain = false
 		}
 		return nil
@@ -259,10 +260,10 @@ func (l *Ledger) Allowed() []string { return l.allowed }
 // in order from its first to its last, every id is found by a search, and no two
 // rows have one. No memory grows with the rows.
 func (l *Ledger) Integrity(ctx context.Context) (problems []string, err error) {
-	err = l.r.do(ctx, func(c *dbConn) error {
+	err = l.r.Do(ctx, func(c *sqlite.Conn) error {
 		problems = nil
-		return c.each("PRAGMA main.integrity_check(100)", nil, func(s *dbStmt) error {
-			if v := s.string(0); v != "ok" {
+		return c.Each("PRAGMA main.integrity_check(100)", nil, func(s *sqlite.Stmt) error {
+			if v := s.Text(0); v != "ok" {
 				problems = append(problems, shown(strings.ReplaceAll(v, "\n", " ")))
 			}
 			return nil

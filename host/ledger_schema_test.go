@@ -15,24 +15,25 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 
+	"github.com/audit-host/audit-host/internal/sqlite"
 	"github.com/audit-host/audit-host/ledger"
 )
 
 // writeSchema edits the schema table as whoever may write the file can.
 func writeSchema(t *testing.T, path string, sql ...string) {
 	t.Helper()
-	c, err := openDB(t.Context(), path, dbOptions{})
+	c, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = c.db.Config(sqlite3.DBCONFIG_DEFENSIVE, false); err == nil {
+	if _, err = c.DB.Config(sqlite3.DBCONFIG_DEFENSIVE, false); err == nil {
 		for _, s := range append([]string{"PRAGMA writable_schema = ON"}, sql...) {
-			if err = c.protect(func() error { return c.exec(s) }); err != nil {
+			if err = c.Protect(func() error { return c.Exec(s) }); err != nil {
 				break
 			}
 		}
 	}
-	if err := errors.Join(err, c.close()); err != nil {
+	if err := errors.Join(err, c.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -138,7 +139,7 @@ func TestLedgerSchemaOfManyObjects(t *testing.T) {
 // In a file of another encoding a text is not the bytes that are stored.
 func TestLedgerEncoding(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "l.db")
-	if err := createEmpty(path); err != nil {
+	if err := sqlite.CreateEmpty(path); err != nil {
 		t.Fatal(err)
 	}
 	if err := alter(path, append([]string{"PRAGMA encoding = 'UTF-16le'"}, ledger.Schema...)...); err != nil {
@@ -188,7 +189,7 @@ func TestLedgerPlans(t *testing.T) {
 	}
 	l := openLedger(t, path)
 	statements := map[string]bool{}
-	err := l.r.c.db.Trace(sqlite3.TRACE_STMT, func(_ sqlite3.TraceEvent, _, sql any) error {
+	err := l.r.Conn.DB.Trace(sqlite3.TRACE_STMT, func(_ sqlite3.TraceEvent, _, sql any) error {
 		statements[sql.(string)] = true
 		return nil
 	})
@@ -203,8 +204,8 @@ func TestLedgerPlans(t *testing.T) {
 	_, find := l.Lookup(ctx, "id-0007")
 	_, positions := l.Positions(ctx)
 	_, integrity := l.Integrity(ctx)
-	check := l.r.do(ctx, l.check)
-	if err := errors.Join(last, tail, hash, find, positions, integrity, check, l.Page(ctx, 0, 5, &page), l.r.c.db.Trace(0, nil)); err != nil {
+	check := l.r.Do(ctx, l.check)
+	if err := errors.Join(last, tail, hash, find, positions, integrity, check, l.Page(ctx, 0, 5, &page), l.r.Conn.DB.Trace(0, nil)); err != nil {
 		t.Fatal(err)
 	}
 	plans := 0
@@ -217,9 +218,9 @@ func TestLedgerPlans(t *testing.T) {
 		if !byIndex && !strings.Contains(sql, "NOT INDEXED") {
 			t.Errorf("%s: does not say what it reads", sql)
 		}
-		err := l.r.do(ctx, func(c *dbConn) error {
-			return c.each("EXPLAIN QUERY PLAN "+sql, nil, func(s *dbStmt) error {
-				plan := s.string(3)
+		err := l.r.Do(ctx, func(c *sqlite.Conn) error {
+			return c.Each("EXPLAIN QUERY PLAN "+sql, nil, func(s *sqlite.Stmt) error {
+				plan := s.Text(3)
 				if strings.Contains(plan, "INDEX ") != byIndex && !strings.Contains(plan, "USING INTEGER PRIMARY KEY") && plan != "SEARCH signed_events" && plan != "SCAN signed_events" ||
 					strings.Contains(plan, "idx_user") || strings.Contains(plan, "TEMP B-TREE") {
 					t.Errorf("%s: %s", sql, plan)
@@ -297,8 +298,8 @@ func TestIndexOutOfOrder(t *testing.T) {
 	path := testLedger(t, 600)
 	root := 0
 	l := openLedger(t, path)
-	err := l.r.do(t.Context(), func(c *dbConn) error {
-		number, err := c.value("SELECT rootpage FROM sqlite_schema WHERE name = 'idx_signed_events_id'")
+	err := l.r.Do(t.Context(), func(c *sqlite.Conn) error {
+		number, err := c.Value("SELECT rootpage FROM sqlite_schema WHERE name = 'idx_signed_events_id'")
 		if err == nil {
 			root, err = strconv.Atoi(number)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 	"github.com/audit-host/audit-host/ledger"
 )
 
@@ -236,7 +237,7 @@ func TestLedgerReadsWhatLiesInTheLog(t *testing.T) {
 				t.Fatal(err)
 			}
 			l := openLedger(t, filepath.Join(dir, "copy.db"))
-			if l.r.live {
+			if l.r.Live {
 				t.Errorf("%q: a copy has a writer", files)
 			}
 			readAll(t, l, 25)
@@ -275,8 +276,8 @@ func TestLedgerTellsWhatIsDamagedInTheLog(t *testing.T) {
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	const frame = walFrameHeader + 4096
-	if n := (len(log) - walHeader) / frame; n < 12 {
+	const frame = 24 + 4096
+	if n := (len(log) - 32) / frame; n < 12 {
 		t.Fatalf("%d frames", n)
 	}
 	read := func(log []byte) (rows uint64, unread string) {
@@ -298,7 +299,7 @@ func TestLedgerTellsWhatIsDamagedInTheLog(t *testing.T) {
 	if rows, unread := read(log); rows != 16 || unread != "" {
 		t.Errorf("whole: %d rows, %q", rows, unread)
 	}
-	for at := walHeader + walFrameHeader + 7; at < len(log); at += frame {
+	for at := 32 + 24 + 7; at < len(log); at += frame {
 		b := bytes.Clone(log)
 		b[at] ^= 1
 		if rows, unread := read(b); rows > 15 || !strings.Contains(unread, "not read") {
@@ -330,7 +331,7 @@ func TestLedgerBesideAWriter(t *testing.T) {
 	g := newSQLGuest(t, SQLGrant{Database: path})
 	g.appendRows(11, 20)
 	l := openLedger(t, path)
-	if !l.r.live {
+	if !l.r.Live {
 		t.Fatal("the writer was not seen")
 	}
 	readAll(t, l, 20)
@@ -361,7 +362,7 @@ func TestLedgerNoticesANewWriter(t *testing.T) {
 func TestLedgerThatIsNone(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]func(path string) error{
-		"empty":   createEmpty,
+		"empty":   sqlite.CreateEmpty,
 		"garbage": func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("x"), 9000), 0o600) },
 		"another": func(p string) error {
 			d, err := OpenDeadLetters(p)
@@ -408,16 +409,16 @@ func altered(sql ...string) func(string) error {
 }
 
 func alter(path string, sql ...string) error {
-	c, err := openDB(context.Background(), path, dbOptions{})
+	c, err := sqlite.Open(context.Background(), path, sqlite.Options{})
 	if err != nil {
 		return err
 	}
 	for _, s := range sql {
-		if err = c.protect(func() error { return c.exec(s) }); err != nil {
+		if err = c.Protect(func() error { return c.Exec(s) }); err != nil {
 			break
 		}
 	}
-	return errors.Join(err, c.close())
+	return errors.Join(err, c.Close())
 }
 
 // TestLedgerNamesRowsThatAreNone: values that a STRICT table cannot hold,
@@ -492,16 +493,16 @@ func laxInsert(r ledger.Row, seq uint64) string {
 
 // claimStrict edits the schema's text in the file.
 func claimStrict(path string) error {
-	c, err := openDB(context.Background(), path, dbOptions{})
+	c, err := sqlite.Open(context.Background(), path, sqlite.Options{})
 	if err != nil {
 		return err
 	}
-	if _, err = c.db.Config(sqlite3.DBCONFIG_DEFENSIVE, false); err == nil {
-		err = c.protect(func() error {
-			return c.exec("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = sql || ' STRICT' WHERE name = 'signed_events'")
+	if _, err = c.DB.Config(sqlite3.DBCONFIG_DEFENSIVE, false); err == nil {
+		err = c.Protect(func() error {
+			return c.Exec("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = sql || ' STRICT' WHERE name = 'signed_events'")
 		})
 	}
-	return errors.Join(err, c.close())
+	return errors.Join(err, c.Close())
 }
 
 // TestLedgerDamagedPages flips bytes of every page but the first: whatever it hits, reading ends with all rows, or with an error, and
@@ -586,7 +587,7 @@ func TestLedgerRefusesToWrite(t *testing.T) {
 			g.must(abi.SQLRead)
 		}
 		l := openLedger(t, path)
-		err := l.r.do(context.Background(), func(c *dbConn) error { return c.exec("DELETE FROM signed_events") })
+		err := l.r.Do(context.Background(), func(c *sqlite.Conn) error { return c.Exec("DELETE FROM signed_events") })
 		if err == nil || !strings.Contains(err.Error(), "readonly") {
 			t.Errorf("live %t: %v", live, err)
 		}

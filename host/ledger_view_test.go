@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // A view keeps its state until it is renewed, and one that rests does not keep
@@ -45,13 +47,13 @@ func TestLedgerIsRenewed(t *testing.T) {
 		find(i-1, true)
 	}
 	readAll(t, l, 9)
-	conn := g.sink.sql.file.conn
+	conn := g.sink.sql.file.Conn
 	emptied := func() bool {
 		t.Helper()
-		if err := conn.patience(0); err != nil {
+		if err := conn.Patience(0); err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.checkpoint() // fails while somebody reads
+		_ = conn.Checkpoint() // fails while somebody reads
 		info, err := os.Stat(path + "-wal")
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +90,7 @@ func TestLedgerIsNotRenewed(t *testing.T) {
 	if err := os.Rename(path, filepath.Join(t.TempDir(), "elsewhere.db")); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Renew(ctx); !errors.Is(err, errStale) {
+	if err := l.Renew(ctx); !errors.Is(err, sqlite.ErrStale) {
 		t.Errorf("a view of a file that was moved away was renewed: %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // Probe stands between a guest and the capabilities that reach the world: sql,
@@ -272,14 +273,14 @@ func (b Bench) Frame(ctx context.Context, n, events int, fill func(dst []byte)) 
 // it open. The cells are texts and blobs, nil for what else there is; they are
 // valid until f returns. A table is read in the order of its key.
 func EachRow(ctx context.Context, path string, f func(table string, cells [][]byte)) error {
-	r, err := openReader(ctx, path)
+	r, err := sqlite.OpenReader(ctx, path)
 	if err != nil {
 		return err
 	}
-	err = r.do(ctx, func(c *dbConn) error {
+	err = r.Do(ctx, func(c *sqlite.Conn) error {
 		var tables []string
-		if err := c.each("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name", nil, func(s *dbStmt) error {
-			tables = append(tables, s.string(0))
+		if err := c.Each("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name", nil, func(s *sqlite.Stmt) error {
+			tables = append(tables, s.Text(0))
 			return nil
 		}); err != nil {
 			return err
@@ -287,10 +288,10 @@ func EachRow(ctx context.Context, path string, f func(table string, cells [][]by
 		var cells [][]byte
 		for _, table := range tables {
 			quoted := `"` + string(bytes.ReplaceAll([]byte(table), []byte(`"`), []byte(`""`))) + `"`
-			if err := c.each("SELECT * FROM "+quoted, nil, func(s *dbStmt) error {
+			if err := c.Each("SELECT * FROM "+quoted, nil, func(s *sqlite.Stmt) error {
 				cells = cells[:0]
-				for i := range s.columns() {
-					_, _, b := s.column(i)
+				for i := range s.Columns() {
+					_, _, b := s.Column(i)
 					cells = append(cells, bytes.Clone(b))
 				}
 				f(table, cells)
@@ -301,5 +302,5 @@ func EachRow(ctx context.Context, path string, f func(table string, cells [][]by
 		}
 		return nil
 	})
-	return errors.Join(err, r.close())
+	return errors.Join(err, r.Close())
 }

@@ -15,13 +15,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ncruces/go-sqlite3"
-	"github.com/ncruces/go-sqlite3/vfs"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/host/meter"
+	"github.com/audit-host/audit-host/internal/sqlite"
 	"github.com/audit-host/audit-host/plugins/bundled"
 )
 
@@ -128,19 +127,15 @@ func BenchmarkSinkVariant(b *testing.B) {
 
 // startVariant starts SQLite without metering, in place of StartSQLite.
 func startVariant(b *testing.B, cache *Cache, interruptible bool) {
-	engine.once.Do(func() {
-		own, err := cache.forProcess()
-		if err != nil {
-			b.Fatal(err)
-		}
-		sqlite3.RuntimeConfig = wazero.NewRuntimeConfig().WithMemoryLimitPages(sqliteMemory / wasmPage).WithCoreFeatures(api.CoreFeaturesV2).
-			WithCompilationCache(own).WithCloseOnContextDone(interruptible)
-		sqlite3.Binary = idleMeter(b, sqlite3.Binary)
-		vfs.Register(snapshotVFS, snapshotFS{})
-		if err := sqlite3.Initialize(); err != nil {
-			b.Fatal(err)
-		}
-	})
+	own, err := cache.store.attach()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := sqlite.StartAs(func(cfg wazero.RuntimeConfig) wazero.RuntimeConfig {
+		return cfg.WithCompilationCache(own).WithCloseOnContextDone(interruptible)
+	}, func(module []byte) ([]byte, error) { return idleMeter(b, module), nil }); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // openVariant is Open, but for what the variant says.

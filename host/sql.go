@@ -10,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // Limits of a script. The bytes are bounded by the grant and by the guest's
@@ -108,7 +109,7 @@ func (d *database) run(ctx context.Context, mem []byte, mode, at, n uint32, size
 	}
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, d.grant.TimeLimit)
-		err = d.file.transact(ctx, d.script.write, func(c *dbConn) error {
+		err = d.file.Transact(ctx, d.script.write, func(c *sqlite.Conn) error {
 			return d.within(c, func() error { return d.execute(c) })
 		})
 		cancel()
@@ -127,13 +128,13 @@ func (d *database) run(ctx context.Context, mem []byte, mode, at, n uint32, size
 }
 
 // execute runs all steps.
-func (d *database) execute(c *dbConn) error {
+func (d *database) execute(c *sqlite.Conn) error {
 	for i := range d.script.steps {
-		c.refusal = ""
+		c.Refusal = ""
 		err := d.step(c, i, &d.script.steps[i])
-		if e := (*dbError)(nil); errors.As(err, &e) && !e.fatal() && c.refusal != "" {
+		if e := (*sqlite.Error)(nil); errors.As(err, &e) && !e.Fatal() && c.Refusal != "" {
 			// A kept statement was compiled again and is refused now.
-			return &refusedError{c.refusal}
+			return &sqlite.RefusedError{Why: c.Refusal}
 		}
 		if err != nil {
 			return err
@@ -144,29 +145,29 @@ func (d *database) execute(c *dbConn) error {
 
 // status returns what the guest is told.
 func (d *database) status(err error) (abi.SQLStatus, string) {
-	var e *dbError
+	var e *sqlite.Error
 	var s *statusError
-	var r *refusedError
-	var m *movedError
+	var r *sqlite.RefusedError
+	var m *sqlite.MovedError
 	switch {
-	case errors.As(err, &m) && !m.after:
-		return abi.SQLReplaced, m.text
+	case errors.As(err, &m) && !m.After:
+		return abi.SQLReplaced, m.Text
 	case m != nil:
-		return abi.SQLBroken, m.text
+		return abi.SQLBroken, m.Text
 	case errors.As(err, &s):
 		return s.status, s.text
 	case errors.As(err, &r):
-		return abi.SQLRefused, r.why
+		return abi.SQLRefused, r.Why
 	case !errors.As(err, &e):
 		return abi.SQLBroken, err.Error()
-	case d.file.committed && e.fatal():
-		return abi.SQLBroken, "commit: " + e.text
-	case e.memory:
-		return abi.SQLTooLarge, e.text
-	case e.interrupted():
+	case d.file.Committed && e.Fatal():
+		return abi.SQLBroken, "commit: " + e.Text
+	case e.Memory:
+		return abi.SQLTooLarge, e.Text
+	case e.Interrupted():
 		return abi.SQLTimeout, fmt.Sprintf("not finished within %s, or the call's deadline has passed; raise time_limit in [sink.grant.sql]", d.grant.TimeLimit)
-	case e.code == 0:
-		return abi.SQLBroken, e.text
+	case e.Code == 0:
+		return abi.SQLBroken, e.Text
 	}
-	return abi.SQLStatus(e.code), e.text
+	return abi.SQLStatus(e.Code), e.Text
 }

@@ -21,8 +21,8 @@ func TestSQLValuesComeBackAsTheyWere(t *testing.T) {
 			// The encoding of a file is fixed with its first table, and not
 			// the guest's business.
 			g.must(abi.SQLRead)
-			c := g.sink.sql.file.conn
-			if err := c.protect(func() error { return c.exec("PRAGMA encoding = '" + encoding + "'") }); err != nil {
+			c := g.sink.sql.file.Conn
+			if err := c.Protect(func() error { return c.Exec("PRAGMA encoding = '" + encoding + "'") }); err != nil {
 				t.Fatal(err)
 			}
 			g.must(abi.SQLWrite, exec("CREATE TABLE v(i INTEGER PRIMARY KEY, v)"))

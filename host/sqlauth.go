@@ -4,54 +4,48 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/audit-host/audit-host/internal/sqlite"
 	"github.com/ncruces/go-sqlite3"
 )
-
-// dbAction is what a statement is about to do, as SQLite's authorizer tells it
-// while the statement is compiled.
-type dbAction struct {
-	code                  sqlite3.AuthorizerActionCode
-	third, fourth, schema string
-}
 
 // authorize answers "" to what the sql capability permits, and why not to the
 // rest. Whatever is not named here is refused: an action that a later SQLite
 // invents too.
-func authorize(a dbAction) string {
-	switch a.code {
+func authorize(a sqlite.Action) string {
+	switch a.Code {
 	case sqlite3.AUTH_SELECT, sqlite3.AUTH_RECURSIVE:
 		return ""
 	case sqlite3.AUTH_READ:
-		return mainOnly(a.schema, a.third)
+		return mainOnly(a.Schema, a.Third)
 	case sqlite3.AUTH_INSERT, sqlite3.AUTH_UPDATE, sqlite3.AUTH_DELETE:
-		if strings.EqualFold(a.third, "sqlite_sequence") {
+		if strings.EqualFold(a.Third, "sqlite_sequence") {
 			// It is the evidence that rows are missing at the end of a ledger.
 			return "sqlite_sequence belongs to SQLite"
 		}
-		return mainOnly(a.schema, a.third)
+		return mainOnly(a.Schema, a.Third)
 	case sqlite3.AUTH_CREATE_TABLE, sqlite3.AUTH_CREATE_INDEX, sqlite3.AUTH_CREATE_VIEW, sqlite3.AUTH_CREATE_TRIGGER,
 		sqlite3.AUTH_DROP_TABLE, sqlite3.AUTH_DROP_INDEX, sqlite3.AUTH_DROP_VIEW, sqlite3.AUTH_DROP_TRIGGER:
-		return mainOnly(a.schema, "")
+		return mainOnly(a.Schema, "")
 	case sqlite3.AUTH_ALTER_TABLE:
-		return mainOnly(a.third, "")
+		return mainOnly(a.Third, "")
 	case sqlite3.AUTH_REINDEX:
 		return ""
 	case sqlite3.AUTH_FUNCTION:
-		if !functions[strings.ToLower(a.fourth)] {
-			return fmt.Sprintf("the function %s is not granted", a.fourth)
+		if !functions[strings.ToLower(a.Fourth)] {
+			return fmt.Sprintf("the function %s is not granted", a.Fourth)
 		}
 		return ""
 	case sqlite3.AUTH_PRAGMA:
-		name := strings.ToLower(a.third)
-		if pragmas[name] == pragmaAny || pragmas[name] == pragmaRead && a.fourth == "" {
+		name := strings.ToLower(a.Third)
+		if pragmas[name] == pragmaAny || pragmas[name] == pragmaRead && a.Fourth == "" {
 			return ""
 		}
-		return fmt.Sprintf("PRAGMA %s is not granted: the host sets up the connection", a.third)
+		return fmt.Sprintf("PRAGMA %s is not granted: the host sets up the connection", a.Third)
 	}
-	if what, ok := refused[a.code]; ok {
+	if what, ok := refused[a.Code]; ok {
 		return what + " is not granted: the capability is one database file, and the host begins and ends transactions"
 	}
-	return fmt.Sprintf("an action with SQLite's number %d is not granted", a.code)
+	return fmt.Sprintf("an action with SQLite's number %d is not granted", a.Code)
 }
 
 // mainOnly refuses all but the main database. ALTER TABLE looks into the list
@@ -114,3 +108,15 @@ var functions = func() map[string]bool {
 	}
 	return set
 }()
+
+// limitsFor returns the limits of a connection that runs others' SQL. A value
+// is at most 16 MiB, so that no single instruction works on more.
+func limitsFor(maxSQL int) map[sqlite3.LimitCategory]int {
+	return map[sqlite3.LimitCategory]int{
+		sqlite3.LIMIT_LENGTH: maxValue, sqlite3.LIMIT_SQL_LENGTH: maxSQL, sqlite3.LIMIT_COLUMN: maxColumns,
+		sqlite3.LIMIT_EXPR_DEPTH: 100, sqlite3.LIMIT_COMPOUND_SELECT: 50, sqlite3.LIMIT_VDBE_OP: 250_000,
+		sqlite3.LIMIT_FUNCTION_ARG: 64, sqlite3.LIMIT_ATTACHED: 0, sqlite3.LIMIT_LIKE_PATTERN_LENGTH: 128,
+		sqlite3.LIMIT_VARIABLE_NUMBER: maxColumns * rowsPerStatement, sqlite3.LIMIT_TRIGGER_DEPTH: 10,
+		sqlite3.LIMIT_WORKER_THREADS: 0,
+	}
+}

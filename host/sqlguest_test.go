@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // memoryModule is a module with 64 pages of memory and nothing else: all that
@@ -51,16 +52,16 @@ func newSQLGuest(t testing.TB, g SQLGrant) *sqlGuest {
 // checkSound has a file checked by a connection of its own.
 func checkSound(t testing.TB, path string) {
 	t.Helper()
-	c, err := openDB(context.Background(), path, dbOptions{})
+	c, err := sqlite.Open(context.Background(), path, sqlite.Options{})
 	if err != nil {
 		t.Errorf("open %s to check it: %v", path, err)
 		return
 	}
 	v := ""
-	if err := c.protect(func() (err error) { v, err = c.value("PRAGMA integrity_check"); return err }); err != nil || v != "ok" {
+	if err := c.Protect(func() (err error) { v, err = c.Value("PRAGMA integrity_check"); return err }); err != nil || v != "ok" {
 		t.Errorf("integrity check of %s: %q, %v", path, v, err)
 	}
-	if err := c.close(); err != nil {
+	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // crashChild names the ledger that a child process of TestKilledWriter
@@ -93,7 +94,7 @@ func appendForEver(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	g := newSQLGuest(t, SQLGrant{Database: path})
-	g.sink.sql.file.limits = logLimits{begin: 20, rest: 5, most: 60} // so that it is killed while the log is written back
+	g.sink.sql.file.Limits = sqlite.LogLimits{Begin: 20, Rest: 5, Most: 60} // so that it is killed while the log is written back
 	next := int(g.must(abi.SQLRead, query("SELECT coalesce(max(sequence), 0) + 1 FROM signed_events"))[0][1].(int64))
 	for {
 		g.appendRows(next, next+2)

@@ -40,7 +40,7 @@ func TestSQLRefuses(t *testing.T) {
 	}
 	g.must(abi.SQLWrite, exec("CREATE TABLE v(a PRIMARY KEY, b)"), exec("CREATE TABLE seq(a INTEGER PRIMARY KEY AUTOINCREMENT)"),
 		exec("INSERT INTO seq VALUES (7)"), exec("INSERT INTO v VALUES (1, 'x')"))
-	conn := g.sink.sql.file.conn
+	conn := g.sink.sql.file.Conn
 	const forever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) "
 	const (
 		refused  = abi.SQLRefused
@@ -190,11 +190,11 @@ func TestSQLRefuses(t *testing.T) {
 			t.Errorf("%s: left a trace: %v", name, got)
 		}
 		if conn == nil {
-			conn = g.sink.sql.file.conn
+			conn = g.sink.sql.file.Conn
 		}
-		if g.sink.sql.file.conn != conn {
+		if g.sink.sql.file.Conn != conn {
 			t.Errorf("%s: the connection was replaced", name)
-			conn = g.sink.sql.file.conn
+			conn = g.sink.sql.file.Conn
 		}
 	}
 	if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
@@ -212,7 +212,7 @@ func TestSQLRefuses(t *testing.T) {
 func TestSQLStopsInTheMiddleOfAnInstruction(t *testing.T) {
 	g := emptyDB(t, SQLGrant{TimeLimit: 200 * time.Millisecond})
 	g.must(abi.SQLWrite, exec("CREATE TABLE v(a)"))
-	conn := g.sink.sql.file.conn
+	conn := g.sink.sql.file.Conn
 	collected, done := make(chan time.Duration, 1), make(chan struct{})
 	go func() {
 		longest := time.Duration(0)
@@ -242,7 +242,7 @@ func TestSQLStopsInTheMiddleOfAnInstruction(t *testing.T) {
 	if got := g.must(abi.SQLWrite, query("SELECT count(*) FROM v"), exec("INSERT INTO v VALUES (1)")); got[0][1] != int64(0) {
 		t.Errorf("rows of a stopped script: %v", got)
 	}
-	if g.sink.sql.file.conn == conn {
+	if g.sink.sql.file.Conn == conn {
 		t.Error("the stopped engine was used again")
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
+	"github.com/audit-host/audit-host/internal/sqlite/sqlitetest"
 )
 
 // TestSQLMaxSize: a guest that writes for as long as it can gets no more on the
@@ -23,7 +25,7 @@ func TestSQLMaxSize(t *testing.T) {
 	g := newSQLGuest(t, SQLGrant{Database: path, Create: true, MaxSize: most, TimeLimit: 5 * time.Second})
 	var told countingHandler
 	g.sink.o.Log = told.logger()
-	g.sink.sql.file.limits = logLimits{begin: 200, rest: 50, most: 400}
+	g.sink.sql.file.Limits = sqlite.LogLimits{Begin: 200, Rest: 50, Most: 400}
 	g.must(abi.SQLWrite, makeTable)
 	fill := exec("INSERT INTO v(b) VALUES (zeroblob(100000))")
 	stored := int64(0)
@@ -81,14 +83,14 @@ func TestSQLMaxSize(t *testing.T) {
 func TestSQLMaxSizeOfTheLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	g := newSQLGuest(t, SQLGrant{Database: path, Create: true, MaxSize: 1 << 20})
-	g.sink.sql.file.limits = logLimits{begin: 20, rest: 5, most: 40}
+	g.sink.sql.file.Limits = sqlite.LogLimits{Begin: 20, Rest: 5, Most: 40}
 	g.must(abi.SQLWrite, makeTable)
 	g.must(abi.SQLWrite, insertRow)
-	r, err := openDB(context.Background(), path, dbOptions{readOnly: true, keepLog: true})
+	r, err := sqlite.Open(context.Background(), path, sqlite.Options{ReadOnly: true, KeepLog: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.protect(func() error { return r.exec("BEGIN; SELECT count(*) FROM v") }); err != nil {
+	if err := r.Protect(func() error { return r.Exec("BEGIN; SELECT count(*) FROM v") }); err != nil {
 		t.Fatal(err)
 	}
 	full := 0
@@ -103,7 +105,7 @@ func TestSQLMaxSizeOfTheLog(t *testing.T) {
 	if info, err := os.Stat(path + "-wal"); err != nil || full == 0 || info.Size() > 4200*100 {
 		t.Errorf("full %d times, log %v %v", full, info.Size(), err)
 	}
-	if err := r.close(); err != nil {
+	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
 	g.must(abi.SQLWrite, insertRow)
@@ -112,10 +114,10 @@ func TestSQLMaxSizeOfTheLog(t *testing.T) {
 // TestSQLTemporarySpaceIsMemory: sorting, a temporary index, a statement that is
 // rolled back: none of it makes a file.
 func TestSQLTemporarySpaceIsMemory(t *testing.T) {
-	layer, name := newFaultFS(t)
+	layer, name := sqlitetest.NewFaultFS(t)
 	path := filepath.Join(t.TempDir(), "x.db")
 	g := newSQLGuest(t, SQLGrant{Database: path, Create: true})
-	g.sink.sql.file.options.vfs = name
+	g.sink.sql.file.Options.VFS = name
 	g.must(abi.SQLWrite, makeTable)
 	g.must(abi.SQLWrite, exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) INSERT INTO v(b) SELECT randomblob(5000) FROM n"))
 	g.must(abi.SQLRead, query("SELECT count(*) FROM (SELECT b FROM v ORDER BY b LIMIT 100000)"))
@@ -123,10 +125,10 @@ func TestSQLTemporarySpaceIsMemory(t *testing.T) {
 	// A statement journal of some megabytes.
 	g.expect(abi.SQLStatus(sqlite3.CONSTRAINT_UNIQUE), "", abi.SQLWrite, exec("CREATE UNIQUE INDEX u ON v(length(b))"))
 	g.must(abi.SQLWrite, exec("UPDATE v SET b = randomblob(5001)"), exec("UPDATE v SET b = zeroblob(10)"))
-	layer.mu.Lock()
-	defer layer.mu.Unlock()
-	for file, f := range layer.files {
-		if !f.removed && file != path && file != path+"-wal" {
+	layer.Mu.Lock()
+	defer layer.Mu.Unlock()
+	for file, f := range layer.Files {
+		if !f.Removed && file != path && file != path+"-wal" {
 			t.Errorf("the file %q was opened", file)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // read takes a script apart. It checks every pointer, so that executing it
@@ -69,7 +70,7 @@ func (sc *script) bytes(at, n uint64) []byte {
 }
 
 // step runs step i of the script.
-func (d *database) step(c *dbConn, i int, st *step) error {
+func (d *database) step(c *sqlite.Conn, i int, st *step) error {
 	if st.kind == abi.SQLMany {
 		return d.many(c, i, st)
 	}
@@ -81,15 +82,15 @@ func (d *database) step(c *dbConn, i int, st *step) error {
 	if st.kind != abi.SQLGuard && st.rows > 0 {
 		params = st.columns
 	}
-	if params != s.params {
-		return fail(abi.SQLRefused, "step %d: the statement has %d parameters, the step brings %d", i, s.params, params)
+	if params != s.Params {
+		return fail(abi.SQLRefused, "step %d: the statement has %d parameters, the step brings %d", i, s.Params, params)
 	}
 	if err := d.bind(s, st, 0, params); err != nil {
 		return err
 	}
 	switch st.kind {
 	case abi.SQLExec:
-		err = s.run()
+		err = s.Run()
 	case abi.SQLQuery:
 		err = d.query(i, s)
 	default:
@@ -98,31 +99,31 @@ func (d *database) step(c *dbConn, i int, st *step) error {
 	if params == 0 {
 		return err
 	}
-	return errors.Join(err, s.unbind())
+	return errors.Join(err, s.Unbind())
 }
 
 // many runs an INSERT for all rows of a step.
-func (d *database) many(c *dbConn, i int, st *step) error {
+func (d *database) many(c *sqlite.Conn, i int, st *step) error {
 	for row := 0; row < st.rows; {
 		n := min(rowsPerStatement, st.rows-row)
 		s, err := d.statement(c, i, st, n)
 		if err != nil {
 			return err
 		}
-		if s.params != n*st.columns {
+		if s.Params != n*st.columns {
 			return fail(abi.SQLRefused, "step %d: the text of many has parameters of its own", i)
 		}
 		for row+n <= st.rows {
 			if err := d.bind(s, st, row*st.columns, n*st.columns); err != nil {
 				return err
 			}
-			if err := s.run(); err != nil {
+			if err := s.Run(); err != nil {
 				return err
 			}
 			row += n
 		}
 		// A kept statement would keep its last rows too.
-		if err := s.unbind(); err != nil {
+		if err := s.Unbind(); err != nil {
 			return err
 		}
 	}
@@ -130,10 +131,10 @@ func (d *database) many(c *dbConn, i int, st *step) error {
 }
 
 // bind sets the statement's n parameters from the cells that begin with first.
-func (d *database) bind(s *dbStmt, st *step, first, n int) error {
+func (d *database) bind(s *sqlite.Stmt, st *step, first, n int) error {
 	for i := range n {
 		typ, number, b := d.script.cell(st, first+i)
-		if err := s.bind(i+1, typ, number, b); err != nil {
+		if err := s.Bind(i+1, typ, number, b); err != nil {
 			return err
 		}
 	}
@@ -141,10 +142,10 @@ func (d *database) bind(s *dbStmt, st *step, first, n int) error {
 }
 
 // query appends all rows of a query to the answer.
-func (d *database) query(i int, s *dbStmt) error {
-	defer s.reset()
+func (d *database) query(i int, s *sqlite.Stmt) error {
+	defer s.Reset()
 	for {
-		ok, err := s.step()
+		ok, err := s.Step()
 		if err != nil || !ok {
 			return err
 		}
@@ -155,9 +156,9 @@ func (d *database) query(i int, s *dbStmt) error {
 }
 
 // guard compares the first row of a query with the cells of the step.
-func (d *database) guard(i int, st *step, s *dbStmt) error {
-	defer s.reset()
-	ok, err := s.step()
+func (d *database) guard(i int, st *step, s *sqlite.Stmt) error {
+	defer s.Reset()
+	ok, err := s.Step()
 	if err != nil {
 		return err
 	}
@@ -171,13 +172,13 @@ func (d *database) guard(i int, st *step, s *dbStmt) error {
 	return errGuard
 }
 
-func (d *database) equal(st *step, s *dbStmt) bool {
-	if s.columns() != st.columns {
+func (d *database) equal(st *step, s *sqlite.Stmt) bool {
+	if s.Columns() != st.columns {
 		return false
 	}
 	for i := range st.columns {
 		typ, n, b := d.script.cell(st, i)
-		t, m, have := s.column(i)
+		t, m, have := s.Column(i)
 		if typ != t || (typ == abi.SQLInt || typ == abi.SQLFloat) && n != m || !bytes.Equal(b, have) {
 			return false
 		}
@@ -193,7 +194,7 @@ type stmtKey struct {
 
 // statement returns the prepared statement of a step, for many with
 // placeholders for n rows.
-func (d *database) statement(c *dbConn, i int, st *step, n int) (*dbStmt, error) {
+func (d *database) statement(c *sqlite.Conn, i int, st *step, n int) (*sqlite.Stmt, error) {
 	s, ok := d.stmts[stmtKey{string(st.sql), n}]
 	if !ok {
 		if len(d.stmts) >= maxStatements {
@@ -201,7 +202,7 @@ func (d *database) statement(c *dbConn, i int, st *step, n int) (*dbStmt, error)
 			// them: all go, the ones in use come back.
 			for k, s := range d.stmts {
 				delete(d.stmts, k)
-				if err := s.close(); err != nil {
+				if err := s.Close(); err != nil {
 					return nil, err
 				}
 			}
@@ -211,12 +212,12 @@ func (d *database) statement(c *dbConn, i int, st *step, n int) (*dbStmt, error)
 			sql += placeholders(st.columns, n)
 		}
 		var err error
-		if s, err = c.prepare(sql); err != nil {
+		if s, err = c.Prepare(sql); err != nil {
 			return nil, err
 		}
 		d.stmts[stmtKey{string(st.sql), n}] = s
 	}
-	if !s.readOnly && !d.script.write {
+	if !s.ReadOnly && !d.script.write {
 		return nil, fail(abi.SQLRefused, "step %d writes, and the script is of mode read", i)
 	}
 	return s, nil
@@ -238,11 +239,11 @@ type answer struct {
 func (a *answer) reset(limit int) { a.b, a.limit = a.b[:0], limit }
 
 // row appends the row that s stands on; false if it does not fit.
-func (a *answer) row(step int, s *dbStmt) bool {
-	le, columns := binary.LittleEndian, s.columns()
+func (a *answer) row(step int, s *sqlite.Stmt) bool {
+	le, columns := binary.LittleEndian, s.Columns()
 	a.b = le.AppendUint32(le.AppendUint32(a.b, uint32(step)), uint32(columns))
 	for i := range columns {
-		typ, n, b := s.column(i)
+		typ, n, b := s.Column(i)
 		size := len(b)
 		if typ == abi.SQLInt || typ == abi.SQLFloat {
 			size = 8

@@ -120,7 +120,7 @@ func (s *Sink) Stop(ctx context.Context) error {
 	if s.sql != nil {
 		// Whoever is next writes the log back, or the end does: a reader in the way
 		// of that would be waited for, and with him all events.
-		s.sql.file.hand = true
+		s.sql.file.HandOver = true
 	}
 	return s.stop(ctx)
 }

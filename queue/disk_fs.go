@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/audit-host/audit-host/internal/durable"
 )
 
 // diskFS is all that a disk queue wants of the world: one directory. Names are
@@ -62,7 +64,7 @@ func newOSFS(dir string) (osFS, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return osFS{}, err
 		}
-		if err := syncDir(filepath.Dir(dir)); err != nil {
+		if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
 			return osFS{}, err
 		}
 	} else if err != nil {
@@ -78,7 +80,11 @@ func (d osFS) Lock() (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lockFile(f); err != nil {
+	free, err := durable.TryLock(f)
+	if err == nil && !free {
+		err = fmt.Errorf("%w: another process has the directory %s", ErrBusy, d.dir)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -106,7 +112,7 @@ func (d osFS) Open(name string, write bool) (diskFile, error) {
 
 func (d osFS) Rename(from, to string) error { return os.Rename(d.Path(from), d.Path(to)) }
 func (d osFS) Remove(name string) error     { return os.Remove(d.Path(name)) }
-func (d osFS) SyncDir() error               { return syncDir(d.dir) }
+func (d osFS) SyncDir() error               { return durable.SyncDir(d.dir) }
 
 func (d osFS) Same(name string, f diskFile) error {
 	now, err := os.Stat(d.Path(name))

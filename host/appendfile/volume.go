@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/audit-host/audit-host/internal/durable"
 )
 
 // volume is the folder of the file: all that this package asks of a disk. Of
@@ -127,8 +129,12 @@ func (d *disk) Lock(name string) error {
 	if err != nil {
 		return fmt.Errorf("open the lock: %w", err)
 	}
-	if err := lockFile(f); err != nil {
-		return errors.Join(err, f.Close())
+	free, err := durable.TryLock(f)
+	switch {
+	case err != nil:
+		return errors.Join(fmt.Errorf("lock: %w", err), f.Close())
+	case !free:
+		return errors.Join(ErrLocked, f.Close())
 	}
 	// A lock on a file that has lost its name keeps nobody out.
 	opened, err := f.Stat()

@@ -4,8 +4,6 @@ package appendfile
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"syscall"
 )
 
@@ -22,20 +20,4 @@ func (d *disk) Sync() error {
 
 func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
-
-// lockFile locks the open file; the lock ends when it is closed.
-func lockFile(f *os.File) error {
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case errors.Is(err, syscall.EWOULDBLOCK):
-			return ErrLocked
-		case err != nil:
-			return fmt.Errorf("lock: %w", err)
-		default:
-			return nil
-		}
-	}
 }

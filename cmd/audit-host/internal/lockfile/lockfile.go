@@ -13,7 +13,6 @@ package lockfile
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,6 +24,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/internal/durable"
 )
 
 // Name is the file's, in the folder of the configuration.
@@ -102,7 +102,7 @@ func Read(path string) (*Lock, error) {
 
 // Write replaces the file: whoever reads it finds the old one or the new one,
 // whole.
-func (l *Lock) Write(path string) (err error) {
+func (l *Lock) Write(path string) error {
 	l.Version = version
 	var b bytes.Buffer
 	b.WriteString("# Written by audit-host plugin lock, which also tells what differs (--check). A plugin\n# or grant that is not as it stands here is not loaded.\n\n")
@@ -111,20 +111,10 @@ func (l *Lock) Write(path string) (err error) {
 	if err := e.Encode(l); err != nil {
 		return fmt.Errorf("write lock: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+Name+".*")
-	if err != nil {
-		return fmt.Errorf("write lock: %w", err)
+	if err := durable.WriteFile(path, b.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("write lock %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("write lock %s: %w", path, err), os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(b.Bytes())
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return nil
 }
 
 // Forget takes a sink out.

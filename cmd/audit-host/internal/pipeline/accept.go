@@ -11,6 +11,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/statedir"
 	"github.com/audit-host/audit-host/event"
+	"github.com/audit-host/audit-host/internal/durable"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -91,7 +92,7 @@ func AcceptHead(ctx context.Context, cfg *config.Config, write bool) (a Acceptan
 		return a, nil
 	}
 	if now.Sequence == 0 {
-		return a, removeFile(HeadFile(cfg))
+		return a, durable.Remove(HeadFile(cfg))
 	}
 	return a, now.save(HeadFile(cfg))
 }

@@ -10,12 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"time"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/internal/durable"
 	"github.com/audit-host/audit-host/ledger"
 )
 
@@ -149,49 +149,11 @@ func readSmall(file string) (text []byte, found bool, err error) {
 	return text, true, errors.Join(err, f.Close())
 }
 
-// saveJSON replaces a file durably: whoever reads it, also after a power cut,
-// finds the old content or the new.
+// saveJSON is [durable.WriteFile] for a value.
 func saveJSON(file string, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(file+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(file+".tmp", file); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(file))
-}
-
-// removeFile removes a file durably, if it is there.
-func removeFile(file string) error {
-	if err := os.Remove(file); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	return syncDir(filepath.Dir(file))
-}
-
-// syncDir makes the names in a folder durable. Windows has no such call.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return durable.WriteFile(file, append(text, '\n'), 0o600)
 }

@@ -16,6 +16,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+
+	"github.com/audit-host/audit-host/internal/durable"
 )
 
 // ErrInUse is wrapped by the error of [Open] when another process has the
@@ -50,7 +52,7 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock state directory: %w", err)
 	}
-	free, err := tryLock(f)
+	free, err := durable.TryLock(f)
 	switch {
 	case err != nil:
 		err = fmt.Errorf("lock state directory %s: %w", path, err)

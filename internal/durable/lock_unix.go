@@ -1,6 +1,6 @@
 //go:build unix
 
-package statedir
+package durable
 
 import (
 	"errors"
@@ -9,8 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryLock locks f until it is closed. It returns false if another process has
-// it.
 func tryLock(f *os.File) (bool, error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -20,7 +18,7 @@ func tryLock(f *os.File) (bool, error) {
 		case errors.Is(err, unix.EWOULDBLOCK):
 			return false, nil
 		case !errors.Is(err, unix.EINTR):
-			return false, err
+			return false, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 	}
 }

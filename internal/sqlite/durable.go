@@ -1,4 +1,4 @@
-package host
+package sqlite
 
 import (
 	"bufio"
@@ -92,7 +92,7 @@ func sameName(path string) (string, bool) {
 
 // errIndexHeld is a database whose log can't be read anew: another process's
 // connection keeps the shared index of it.
-var errIndexHeld = &dbError{code: int(sqlite3.BUSY), text: "the disk failed while the log was written back, so that all of it has to be written back again, " +
+var errIndexHeld = &Error{Code: int(sqlite3.BUSY), Text: "the disk failed while the log was written back, so that all of it has to be written back again, " +
 	"and another program that has the database open prevents that: end it"}
 
 // rewriteLog writes every byte of the log that is shown once more, and syncs it. was
@@ -104,10 +104,10 @@ var errIndexHeld = &dbError{code: int(sqlite3.BUSY), text: "the disk failed whil
 // SQLite's checksums as it passes, and once more as the disk has it: pages that the
 // kernel has dropped since SQLite read them make the log shorter than what is
 // shown, and are an error.
-func (c *dbConn) rewriteLog(was trust) (err error) {
+func (c *Conn) rewriteLog(was trust) (err error) {
 	var shown, back int64 // frames of the log, and those that count as written back
-	err = c.each("PRAGMA wal_checkpoint = NOOP", nil, func(s *dbStmt) error {
-		shown, back = s.integer(1), s.integer(2)
+	err = c.Each("PRAGMA wal_checkpoint = NOOP", nil, func(s *Stmt) error {
+		shown, back = s.Integer(1), s.Integer(2)
 		return nil
 	})
 	switch {
@@ -116,7 +116,7 @@ func (c *dbConn) rewriteLog(was trust) (err error) {
 	case was == anew && back > 0:
 		return errIndexHeld
 	}
-	if err := c.begin(true); err != nil {
+	if err := c.Begin(true); err != nil {
 		return err
 	}
 	if was != onDisk {
@@ -135,13 +135,13 @@ func (c *dbConn) rewriteLog(was trust) (err error) {
 		err = c.sound(io.NewSectionReader(c.wal, 0, math.MaxInt64), shown) // what the disk has
 	}
 	if err != nil {
-		err = &dbError{code: int(sqlite3.IOERR_FSYNC), text: fmt.Sprintf("disk I/O error: the log %s could not be written to disk again: %v", c.walPath(), err)}
+		err = &Error{Code: int(sqlite3.IOERR_FSYNC), Text: fmt.Sprintf("disk I/O error: the log %s could not be written to disk again: %v", c.walPath(), err)}
 	}
-	return errors.Join(err, c.rollback())
+	return errors.Join(err, c.Rollback())
 }
 
 // sound reads the log and returns an error unless it has the frames that are shown.
-func (c *dbConn) sound(r io.Reader, shown int64) error {
+func (c *Conn) sound(r io.Reader, shown int64) error {
 	found, err := scanWAL(bufio.NewReaderSize(r, rewriteChunk))
 	if err == nil && int64(found.frames) < shown {
 		err = fmt.Errorf("%d of its %d frames are sound", found.frames, shown)

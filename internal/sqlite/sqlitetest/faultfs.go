@@ -1,4 +1,4 @@
-package host
+package sqlitetest
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 // faultPage is what the kernel writes, keeps and drops as a whole, in bytes.
 const faultPage = 4096
 
-// faultFS is SQLite's usual file system layer with faults, and with a memory of
+// FaultFS is SQLite's usual file system layer with faults, and with a memory of
 // what is on disk: what a power cut would leave.
 //
 // The files that SQLite works on are the page cache. A sync that succeeds brings
@@ -26,14 +26,14 @@ const faultPage = 4096
 // are clean from then on, and not on disk; who reads them finds what was written,
 // until the kernel drops them (evict, Drop), and then what the disk has. Until then
 // no later write of theirs comes to disk either: see durable.Drop.
-type faultFS struct {
+type FaultFS struct {
 	vfs.VFSFilename
-	mu    sync.Mutex
-	syncs map[string]int       // that succeeded, by the end of the file's name: .db or -wal
-	files map[string]*diskFile // by path
-	// write and sync are called before the operation, with the end of the
+	Mu    sync.Mutex
+	Syncs map[string]int       // that succeeded, by the end of the file's name: .db or -wal
+	Files map[string]*diskFile // by path
+	// Write and sync are called before the operation, with the end of the
 	// file's name; an error is its result.
-	write, sync func(kind string) error
+	Write, Sync func(kind string) error
 }
 
 // diskFile is what the disk has of a file.
@@ -42,72 +42,72 @@ type diskFile struct {
 	dirty   map[int64]bool // pages, by number, that a sync would bring there
 	stuck   map[int64]bool // pages that no sync brings there, since one failed
 	failed  int            // how many syncs failed; whoever has it open is told once
-	// removed tells that its name is gone, though perhaps not on disk.
-	removed bool
+	// Removed tells that its name is gone, though perhaps not on disk.
+	Removed bool
 }
 
-// newFaultFS registers a layer and returns it with its name.
-func newFaultFS(t testing.TB) (*faultFS, string) {
-	fs := &faultFS{VFSFilename: vfs.Find("").(vfs.VFSFilename), syncs: map[string]int{}, files: map[string]*diskFile{}}
+// NewFaultFS registers a layer and returns it with its name.
+func NewFaultFS(t testing.TB) (*FaultFS, string) {
+	fs := &FaultFS{VFSFilename: vfs.Find("").(vfs.VFSFilename), Syncs: map[string]int{}, Files: map[string]*diskFile{}}
 	name := "fault-" + strings.ReplaceAll(t.Name(), "/", "-")
 	vfs.Register(name, fs)
 	t.Cleanup(func() { vfs.Unregister(name) })
 	return fs, name
 }
 
-func (fs *faultFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
+func (fs *FaultFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
 	f, flags, err := fs.VFSFilename.OpenFilename(name, flags)
 	if err != nil {
 		return nil, flags, err
 	}
 	path := name.String()
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if d := fs.files[path]; d == nil || d.removed {
+	fs.Mu.Lock()
+	defer fs.Mu.Unlock()
+	if d := fs.Files[path]; d == nil || d.Removed {
 		// What was there before is on disk.
 		content, err := os.ReadFile(path)
 		if err != nil {
 			return nil, flags, err
 		}
-		fs.files[path] = &diskFile{content: content, dirty: map[int64]bool{}, stuck: map[int64]bool{}}
+		fs.Files[path] = &diskFile{content: content, dirty: map[int64]bool{}, stuck: map[int64]bool{}}
 	}
-	return &faultFile{File: f, fs: fs, path: path, told: fs.files[path].failed}, flags, nil
+	return &faultFile{File: f, fs: fs, path: path, told: fs.Files[path].failed}, flags, nil
 }
 
-func (fs *faultFS) Delete(name string, sync bool) error {
+func (fs *FaultFS) Delete(name string, sync bool) error {
 	err := fs.VFSFilename.Delete(name, sync)
 	if err == nil {
-		fs.mu.Lock()
-		defer fs.mu.Unlock()
-		if d := fs.files[name]; d != nil {
-			d.removed = true
+		fs.Mu.Lock()
+		defer fs.Mu.Unlock()
+		if d := fs.Files[name]; d != nil {
+			d.Removed = true
 		}
 	}
 	return err
 }
 
-// syncDir makes it durable which files there are; that there is a new one is so
+// SyncDir makes it durable which files there are; that there is a new one is so
 // from the beginning.
-func (fs *faultFS) syncDir(string) error {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	maps.DeleteFunc(fs.files, func(_ string, d *diskFile) bool { return d.removed })
+func (fs *FaultFS) SyncDir(string) error {
+	fs.Mu.Lock()
+	defer fs.Mu.Unlock()
+	maps.DeleteFunc(fs.Files, func(_ string, d *diskFile) bool { return d.Removed })
 	return nil
 }
 
-// afterPowerCut writes what is on disk into a new folder and returns the database
+// AfterPowerCut writes what is on disk into a new folder and returns the database
 // there. chance tells of a page that is dirty, and of a change of a file's name or
 // length, whether it came to disk though nobody synced it; nil is never.
-func (fs *faultFS) afterPowerCut(t testing.TB, path string, chance func() bool) string {
+func (fs *FaultFS) AfterPowerCut(t testing.TB, path string, chance func() bool) string {
 	t.Helper()
 	if chance == nil {
 		chance = func() bool { return false }
 	}
 	dir := t.TempDir()
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	for name, d := range fs.files {
-		if d.removed && chance() {
+	fs.Mu.Lock()
+	defer fs.Mu.Unlock()
+	for name, d := range fs.Files {
+		if d.Removed && chance() {
 			continue
 		}
 		content := d.content
@@ -143,20 +143,20 @@ func (*diskFile) bring(content, cached []byte, page int64) []byte {
 	return content
 }
 
-// evict drops from the page cache what is clean, so that the files have what the
+// Evict drops from the page cache what is clean, so that the files have what the
 // disk has. SQLite must not have them open: it would keep pages itself.
-func (fs *faultFS) evict(t testing.TB) {
+func (fs *FaultFS) Evict(t testing.TB) {
 	t.Helper()
-	for name, d := range fs.files {
+	for name, d := range fs.Files {
 		if err := fs.drop(name, d, 0, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func (fs *faultFS) drop(name string, d *diskFile, off, n int64) error {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
+func (fs *FaultFS) drop(name string, d *diskFile, off, n int64) error {
+	fs.Mu.Lock()
+	defer fs.Mu.Unlock()
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil // removed
@@ -181,7 +181,7 @@ func (fs *faultFS) drop(name string, d *diskFile, off, n int64) error {
 
 type faultFile struct {
 	vfs.File
-	fs   *faultFS
+	fs   *FaultFS
 	path string
 	told int // see diskFile.failed
 }
@@ -194,16 +194,16 @@ func (f *faultFile) kind() string {
 }
 
 func (f *faultFile) WriteAt(b []byte, off int64) (int, error) {
-	if f.fs.write != nil {
-		if err := f.fs.write(f.kind()); err != nil {
+	if f.fs.Write != nil {
+		if err := f.fs.Write(f.kind()); err != nil {
 			return 0, err
 		}
 	}
 	n, err := f.File.WriteAt(b, off)
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
+	f.fs.Mu.Lock()
+	defer f.fs.Mu.Unlock()
 	for page := off / faultPage; page*faultPage < off+int64(n); page++ {
-		if d := f.fs.files[f.path]; !d.stuck[page] {
+		if d := f.fs.Files[f.path]; !d.stuck[page] {
 			d.dirty[page] = true
 		}
 	}
@@ -212,18 +212,18 @@ func (f *faultFile) WriteAt(b []byte, off int64) (int, error) {
 
 // Drop stands for that of the kernel.
 func (f *faultFile) Drop(off, n int64) error {
-	f.fs.mu.Lock()
-	d := f.fs.files[f.path]
-	f.fs.mu.Unlock()
+	f.fs.Mu.Lock()
+	d := f.fs.Files[f.path]
+	f.fs.Mu.Unlock()
 	return f.fs.drop(f.path, d, off, n)
 }
 
 func (f *faultFile) Sync(flags vfs.SyncFlag) error {
-	if f.fs.sync != nil {
-		if err := f.fs.sync(f.kind()); err != nil {
-			f.fs.mu.Lock()
-			defer f.fs.mu.Unlock()
-			d := f.fs.files[f.path]
+	if f.fs.Sync != nil {
+		if err := f.fs.Sync(f.kind()); err != nil {
+			f.fs.Mu.Lock()
+			defer f.fs.Mu.Unlock()
+			d := f.fs.Files[f.path]
 			maps.Copy(d.stuck, d.dirty)
 			clear(d.dirty)
 			d.failed++
@@ -234,14 +234,14 @@ func (f *faultFile) Sync(flags vfs.SyncFlag) error {
 	if err := f.File.Sync(flags); err != nil {
 		return err
 	}
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
+	f.fs.Mu.Lock()
+	defer f.fs.Mu.Unlock()
 	cached, err := os.ReadFile(f.path)
 	if err != nil {
 		return err
 	}
-	f.fs.syncs[f.kind()]++
-	d := f.fs.files[f.path]
+	f.fs.Syncs[f.kind()]++
+	d := f.fs.Files[f.path]
 	d.content = d.content[:min(len(d.content), len(cached))]
 	for n := range d.dirty {
 		d.content = d.bring(d.content, cached, n)

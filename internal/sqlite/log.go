@@ -1,4 +1,4 @@
-package host
+package sqlite
 
 import (
 	"context"
@@ -19,15 +19,15 @@ import (
 const (
 	logBegin = 10_000 // from here on the second connection writes back: 40 MB
 	logRest  = 1_000  // so few the writer does itself, in some milliseconds
-	logMost  = 40_000 // from here on the writer writes back all of it: 160 MB
+	LogMost  = 40_000 // from here on the writer writes back all of it: 160 MB
 	// A log of which nothing was committed for so long, up to twice, is written
 	// back by the second connection: a copy of the database alone then has all.
 	logIdle = time.Second
 )
 
-// logLimits are the constants above, smaller in tests. An idle of 0 is never.
-type logLimits struct {
-	begin, rest, most int
+// LogLimits are the constants above, smaller in tests. An idle of 0 is never.
+type LogLimits struct {
+	Begin, Rest, Most int
 	idle              time.Duration
 }
 
@@ -43,8 +43,8 @@ type logLimits struct {
 // between leaves pages in the database that the log has too, and is read first.
 // What a commit syncs is the log, as before: no acknowledgement depends on this.
 type logKeeper struct {
-	limits logLimits
-	writer *dbConn
+	limits LogLimits
+	writer *Conn
 	files  [3]os.FileInfo // the writer's database, log and shared memory
 
 	ask  chan struct{}
@@ -61,19 +61,19 @@ type logKeeper struct {
 	written int  // of the log are in the database, as far as it is known
 	alone   bool // there is no second connection
 	// failed tells that the disk failed while the log was written back: see
-	// sqlite_durable.go. The connection is given up before anything else is done.
+	// durable.go. The connection is given up before anything else is done.
 	failed atomic.Bool
 }
 
-// keepLog begins to keep the connection's log short. It is called protected, when
+// KeepLog begins to keep the connection's log short. It is called protected, when
 // the log is open.
-func (c *dbConn) keepLog(limits logLimits) *logKeeper {
-	if limits == (logLimits{}) {
-		limits = logLimits{logBegin, logRest, logMost, logIdle}
+func (c *Conn) keepLog(limits LogLimits) *logKeeper {
+	if limits == (LogLimits{}) {
+		limits = LogLimits{logBegin, logRest, LogMost, logIdle}
 	}
 	k := &logKeeper{limits: limits, writer: c, ask: make(chan struct{}, 1), told: make(chan int, 1), files: c.logFiles()}
 	// Instead of SQLite's own, which would checkpoint here.
-	c.db.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error {
+	c.DB.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error {
 		if pages < k.pages { // begun anew
 			k.asked, k.written, k.stale = 0, 0, k.asking
 		}
@@ -86,7 +86,7 @@ func (c *dbConn) keepLog(limits logLimits) *logKeeper {
 
 // logFiles are the files of the database, its log and its shared memory; nil for
 // what is not known.
-func (c *dbConn) logFiles() (list [3]os.FileInfo) {
+func (c *Conn) logFiles() (list [3]os.FileInfo) {
 	infos := c.infos()
 	copy(list[:], infos[:])
 	wal := c.walPath()
@@ -107,14 +107,14 @@ func (k *logKeeper) committed() {
 		}
 	}
 	switch rest := k.pages - k.written; {
-	case k.pages < k.limits.begin:
-	case k.pages >= k.limits.most && k.asking:
+	case k.pages < k.limits.Begin:
+	case k.pages >= k.limits.Most && k.asking:
 		// The disk is slower than the writer, who therefore waits.
 		k.answered(<-k.told)
 		k.write()
-	case k.pages >= k.limits.most, k.alone, rest <= k.limits.rest && !k.asking:
+	case k.pages >= k.limits.Most, k.alone, rest <= k.limits.Rest && !k.asking:
 		k.write()
-	case !k.asking && k.pages-k.asked >= k.limits.begin/4:
+	case !k.asking && k.pages-k.asked >= k.limits.Begin/4:
 		k.asking, k.asked = true, k.pages
 		k.ask <- struct{}{}
 	}
@@ -145,15 +145,15 @@ func (k *logKeeper) write() {
 // back has c write back what it can; one is held. When the disk has failed once nothing is
 // written back any more, by neither of the two: SQLite would go on behind what is
 // missing on disk.
-func (k *logKeeper) back(c *dbConn) (written int, err error) {
+func (k *logKeeper) back(c *Conn) (written int, err error) {
 	if k.failed.Load() {
 		return 0, errDiskFailed
 	}
-	err = c.protect(func() (err error) {
+	err = c.Protect(func() (err error) {
 		written, err = c.writeBack()
 		return err
 	})
-	if e := (*dbError)(nil); errors.As(err, &e) && e.code&0xff == int(sqlite3.IOERR) {
+	if e := (*Error)(nil); errors.As(err, &e) && e.Code&0xff == int(sqlite3.IOERR) {
 		k.failed.Store(true)
 	}
 	return written, err
@@ -165,11 +165,11 @@ var errDiskFailed = errors.New("the disk has failed while the log was written ba
 // any more, until close. Its connection is opened when it is needed, and closed
 // when all is quiet: an engine has megabytes.
 func (k *logKeeper) run() {
-	var c *dbConn
+	var c *Conn
 	leave := func() {
 		if c != nil {
 			// It wrote nothing that anybody was promised.
-			_ = c.close()
+			_ = c.Close()
 			c = nil
 		}
 	}
@@ -220,13 +220,13 @@ func (k *logKeeper) run() {
 // open opens the second connection; nil if there can be none. Its files must be
 // the writer's: if one was replaced, the log would be written into another
 // database, or without the writer's locks.
-func (k *logKeeper) open() *dbConn {
-	c, err := openDB(context.Background(), k.writer.path, dbOptions{busy: time.Millisecond, keepLog: true, vfs: k.writer.vfs})
+func (k *logKeeper) open() *Conn {
+	c, err := Open(context.Background(), k.writer.Path, Options{Busy: time.Millisecond, KeepLog: true, VFS: k.writer.vfs})
 	if err != nil {
 		return nil
 	}
-	err = c.protect(func() error {
-		if err := c.exec("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA wal_autocheckpoint = 0"); err != nil {
+	err = c.Protect(func() error {
+		if err := c.Exec("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA wal_autocheckpoint = 0"); err != nil {
 			return err
 		}
 		return c.keepWAL()
@@ -237,7 +237,7 @@ func (k *logKeeper) open() *dbConn {
 		}
 	}
 	if err != nil {
-		_ = c.close()
+		_ = c.Close()
 		return nil
 	}
 	return c
@@ -254,7 +254,7 @@ func (k *logKeeper) close() {
 
 // writeBack writes what it can of the log into the database, without waiting for
 // anybody, and returns how many of its pages are there.
-func (c *dbConn) writeBack() (int, error) {
-	_, written, err := c.db.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE)
-	return written, asDBError(err)
+func (c *Conn) writeBack() (int, error) {
+	_, written, err := c.DB.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE)
+	return written, asError(err)
 }

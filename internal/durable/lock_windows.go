@@ -1,4 +1,4 @@
-package statedir
+package durable
 
 import (
 	"errors"
@@ -7,8 +7,6 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// tryLock locks f until it is closed. It returns false if another process has
-// it.
 func tryLock(f *os.File) (bool, error) {
 	err := windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY,
 		0, 1, 0, &windows.Overlapped{OffsetHigh: 1 << 30}) // beyond the text, which stays readable
@@ -18,5 +16,5 @@ func tryLock(f *os.File) (bool, error) {
 	case errors.Is(err, windows.ERROR_LOCK_VIOLATION):
 		return false, nil
 	}
-	return false, err
+	return false, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
 }

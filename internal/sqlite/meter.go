@@ -1,4 +1,4 @@
-package host
+package sqlite
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/ncruces/go-sqlite3"
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/audit-host/audit-host/host/meter"
@@ -22,30 +21,28 @@ import (
 // stop costs the connection, so it comes only some time after the progress
 // handler should have ended the statement.
 
-// sqliteGrace is how long the progress handler has before the engine is
+// grace is how long the progress handler has before the engine is
 // stopped.
-const sqliteGrace = 500 * time.Millisecond
+const grace = 500 * time.Millisecond
 
-// sqliteStack is the native stack that one connection may use, in bytes.
-const sqliteStack = 16 << 20
+// stackSize is the native stack that one connection may use, in bytes.
+const stackSize = 16 << 20
 
-// meterSQLite rewrites the binding's module. It must run before anything is
-// opened.
-func meterSQLite() error {
+// metered rewrites the binding's module, before anything is opened.
+func metered(module []byte) ([]byte, error) {
 	// No fuel limit: what SQL may take is a time.
-	wasm, _, err := meter.Rewrite(sqlite3.Binary, meter.Options{Fuel: 1 << 62, Stack: sqliteStack})
+	wasm, _, err := meter.Rewrite(module, meter.Options{Fuel: 1 << 62, Stack: stackSize})
 	if err != nil {
-		return fmt.Errorf("meter SQLite: %w", err)
+		return nil, fmt.Errorf("meter SQLite: %w", err)
 	}
-	sqlite3.Binary = wasm
-	return nil
+	return wasm, nil
 }
 
 // bindMeter finds the meter of a connection's instance. The binding has no
 // way to reach the instance, so it is taken from where its pinned version
 // keeps it.
-func (c *dbConn) bindMeter() error {
-	if s := reflect.ValueOf(c.db).Elem().FieldByName("sqlite"); s.IsValid() && s.Kind() == reflect.Pointer {
+func (c *Conn) bindMeter() error {
+	if s := reflect.ValueOf(c.DB).Elem().FieldByName("sqlite"); s.IsValid() && s.Kind() == reflect.Pointer {
 		if m := s.Elem().FieldByName("mod"); m.IsValid() && m.Type() == reflect.TypeFor[api.Module]() {
 			c.mod = *(*api.Module)(unsafe.Pointer(m.UnsafeAddr()))
 		}
@@ -67,14 +64,14 @@ func (c *dbConn) bindMeter() error {
 // guarded runs f and stops the engine if f has not ended some time after ctx.
 // A commit that has begun is not stopped: it ends by itself, and its outcome
 // would be unknown.
-func (c *dbConn) guarded(ctx context.Context, f func() error) error {
+func (c *Conn) guarded(ctx context.Context, f func() error) error {
 	ended := make(chan struct{})
 	var watch sync.WaitGroup
 	watch.Add(1)
 	stopped := false
 	cancel := context.AfterFunc(ctx, func() {
 		defer watch.Done()
-		grace := time.NewTimer(sqliteGrace)
+		grace := time.NewTimer(grace)
 		defer grace.Stop()
 		select {
 		case <-ended:
@@ -85,7 +82,7 @@ func (c *dbConn) guarded(ctx context.Context, f func() error) error {
 			}
 		}
 	})
-	err := c.protect(f)
+	err := c.Protect(f)
 	close(ended)
 	if cancel() {
 		watch.Done()
@@ -93,7 +90,7 @@ func (c *dbConn) guarded(ctx context.Context, f func() error) error {
 	watch.Wait()
 	if stopped {
 		c.broken = true
-		return &dbError{text: "the engine was stopped in the middle of an instruction", stopped: true}
+		return &Error{Text: "the engine was stopped in the middle of an instruction", stopped: true}
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package host
+package sqlite
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/audit-host/audit-host/internal/sqlite/sqlitetest"
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/vfs"
 )
@@ -21,11 +22,11 @@ import (
 // cutWorld is a database on a disk that fails, in a machine whose power fails.
 type cutWorld struct {
 	t      *testing.T
-	fs     *faultFS
+	fs     *sqlitetest.FaultFS
 	path   string
-	f      *dbFile
-	limits logLimits
-	read   *dbReader // holds the log back; nil if there is none
+	f      *File
+	limits LogLimits
+	read   *Reader // holds the log back; nil if there is none
 	next   int64
 	acked  map[int64]bool // rows whose commit returned, or that were seen and relied upon
 
@@ -34,17 +35,17 @@ type cutWorld struct {
 	fail atomic.Pointer[string] // the kind of file whose next sync fails
 }
 
-func newCutWorld(t *testing.T, seed uint64, limits logLimits) *cutWorld {
+func newCutWorld(t *testing.T, seed uint64, limits LogLimits) *cutWorld {
 	w := &cutWorld{t: t, limits: limits, path: t.TempDir() + "/cut.db", acked: map[int64]bool{}, rand: rand.New(rand.NewPCG(seed, 1))}
 	var name string
-	w.fs, name = newFaultFS(t)
-	w.fs.sync = func(kind string) error {
+	w.fs, name = sqlitetest.NewFaultFS(t)
+	w.fs.Sync = func(kind string) error {
 		if p := w.fail.Load(); p != nil && *p == kind && w.fail.CompareAndSwap(p, nil) {
 			return vfs.SystemError(syscall.EIO, sqlite3.IOERR_FSYNC)
 		}
 		return nil
 	}
-	if err := createEmpty(w.path); err != nil {
+	if err := CreateEmpty(w.path); err != nil {
 		t.Fatal(err)
 	}
 	w.f = w.file(name)
@@ -55,15 +56,15 @@ func newCutWorld(t *testing.T, seed uint64, limits logLimits) *cutWorld {
 }
 
 // leftAlone is a log that nobody writes back unless he is told to.
-var leftAlone = logLimits{begin: 1 << 20, rest: 1, most: 1 << 20}
+var leftAlone = LogLimits{Begin: 1 << 20, Rest: 1, Most: 1 << 20}
 
-func (w *cutWorld) file(vfs string) *dbFile {
-	return &dbFile{path: w.path, options: dbOptions{busy: time.Second, vfs: vfs}, limits: w.limits,
-		syncDir: w.fs.syncDir, opened: makeRows}
+func (w *cutWorld) file(vfs string) *File {
+	return &File{Path: w.path, Options: Options{Busy: time.Second, VFS: vfs}, Limits: w.limits,
+		SyncDir: w.fs.SyncDir, Opened: makeRows}
 }
 
-func makeRows(c *dbConn) error {
-	return c.exec("CREATE TABLE IF NOT EXISTS r (n INTEGER PRIMARY KEY, b BLOB NOT NULL, u INTEGER NOT NULL)")
+func makeRows(c *Conn) error {
+	return c.Exec("CREATE TABLE IF NOT EXISTS r (n INTEGER PRIMARY KEY, b BLOB NOT NULL, u INTEGER NOT NULL)")
 }
 
 func (w *cutWorld) chance(n int) bool {
@@ -75,11 +76,11 @@ func (w *cutWorld) chance(n int) bool {
 // commit appends a row and changes one that is there. The error is the disk's.
 func (w *cutWorld) commit() error {
 	n := w.next + 1
-	err := w.f.transact(context.Background(), true, func(c *dbConn) error {
-		if err := c.each("INSERT INTO r VALUES (?, ?, 0)", []any{n, rowContent(n)}, ignoreRows); err != nil {
+	err := w.f.Transact(context.Background(), true, func(c *Conn) error {
+		if err := c.Each("INSERT INTO r VALUES (?, ?, 0)", []any{n, rowContent(n)}, ignoreRows); err != nil {
 			return err
 		}
-		return c.each("UPDATE r SET u = u + 1 WHERE n = ?", []any{1 + n/3}, ignoreRows)
+		return c.Each("UPDATE r SET u = u + 1 WHERE n = ?", []any{1 + n/3}, ignoreRows)
 	})
 	w.next = n
 	if err == nil {
@@ -88,7 +89,7 @@ func (w *cutWorld) commit() error {
 	return err
 }
 
-func ignoreRows(*dbStmt) error { return nil }
+func ignoreRows(*Stmt) error { return nil }
 
 func rowContent(n int64) []byte { return bytes.Repeat([]byte{byte(n)}, int(n*7919%6000)) }
 
@@ -96,7 +97,7 @@ func rowContent(n int64) []byte { return bytes.Repeat([]byte{byte(n)}, int(n*791
 // looks up an id does.
 func (w *cutWorld) look() error {
 	rows := map[int64]bool{}
-	err := w.f.transact(context.Background(), false, func(c *dbConn) error { return seeRows(c, rows) })
+	err := w.f.Transact(context.Background(), false, func(c *Conn) error { return seeRows(c, rows) })
 	if err == nil {
 		w.rely(rows)
 	}
@@ -105,16 +106,16 @@ func (w *cutWorld) look() error {
 
 // lookBeside is the same through a reader's connection.
 func (w *cutWorld) lookBeside() error {
-	r, err := openReader(context.Background(), w.path)
+	r, err := OpenReader(context.Background(), w.path)
 	if err != nil {
 		return err
 	}
 	rows := map[int64]bool{}
-	err = r.do(context.Background(), func(c *dbConn) error { return seeRows(c, rows) })
-	if err == nil && r.onDisk() == nil {
+	err = r.Do(context.Background(), func(c *Conn) error { return seeRows(c, rows) })
+	if err == nil && r.OnDisk() == nil {
 		w.rely(rows)
 	}
-	return errors.Join(err, r.close())
+	return errors.Join(err, r.Close())
 }
 
 func (w *cutWorld) rely(rows map[int64]bool) {
@@ -129,17 +130,17 @@ func (w *cutWorld) rely(rows map[int64]bool) {
 	}
 }
 
-func seeRows(c *dbConn, rows map[int64]bool) error {
-	err := c.each("SELECT n, b FROM r", nil, func(s *dbStmt) error {
-		n := s.integer(0)
-		if !bytes.Equal(s.bytes(1), rowContent(n)) {
+func seeRows(c *Conn, rows map[int64]bool) error {
+	err := c.Each("SELECT n, b FROM r", nil, func(s *Stmt) error {
+		n := s.Integer(0)
+		if !bytes.Equal(s.Bytes(1), rowContent(n)) {
 			return fmt.Errorf("row %d has another content", n)
 		}
 		rows[n] = true
 		return nil
 	})
-	var e *dbError
-	if errors.As(err, &e) && e.code == int(sqlite3.ERROR) {
+	var e *Error
+	if errors.As(err, &e) && e.Code == int(sqlite3.ERROR) {
 		return nil // no table yet
 	}
 	return err
@@ -148,13 +149,13 @@ func seeRows(c *dbConn, rows map[int64]bool) error {
 // hold opens a reader that stays in its state, or ends it.
 func (w *cutWorld) hold() {
 	if w.read != nil {
-		if err := w.read.close(); err != nil {
+		if err := w.read.Close(); err != nil {
 			w.t.Error(err)
 		}
 		w.read = nil
 		return
 	}
-	if r, err := openReader(context.Background(), w.path); err == nil {
+	if r, err := OpenReader(context.Background(), w.path); err == nil {
 		w.read = r
 	}
 }
@@ -164,11 +165,11 @@ func (w *cutWorld) kill() {
 	if w.read != nil {
 		w.hold()
 	}
-	name := w.f.options.vfs
-	if c := w.f.conn; c != nil {
+	name := w.f.Options.VFS
+	if c := w.f.Conn; c != nil {
 		w.f.log.close()
 		c.broken = true
-		if err := c.close(); err != nil {
+		if err := c.Close(); err != nil {
 			w.t.Error(err)
 		}
 	}
@@ -182,16 +183,16 @@ func (w *cutWorld) kill() {
 // cut looks at what a power cut would leave now.
 func (w *cutWorld) cut() {
 	w.t.Helper()
-	path := w.fs.afterPowerCut(w.t, w.path, func() bool { return w.chance(2) })
-	f := dbFile{path: path, options: dbOptions{busy: time.Second}}
+	path := w.fs.AfterPowerCut(w.t, w.path, func() bool { return w.chance(2) })
+	f := File{Path: path, Options: Options{Busy: time.Second}}
 	rows, sound := map[int64]bool{}, ""
-	err := f.transact(context.Background(), false, func(c *dbConn) (err error) {
+	err := f.Transact(context.Background(), false, func(c *Conn) (err error) {
 		if err = seeRows(c, rows); err == nil {
-			sound, err = c.value("PRAGMA integrity_check")
+			sound, err = c.Value("PRAGMA integrity_check")
 		}
 		return err
 	})
-	if err = errors.Join(err, f.close()); err != nil || sound != "ok" {
+	if err = errors.Join(err, f.Close()); err != nil || sound != "ok" {
 		w.t.Fatalf("after a power cut: %v; integrity check: %s", err, sound)
 	}
 	for n := range w.acked {
@@ -220,10 +221,10 @@ func (w *cutWorld) step() {
 		w.kill()
 	case 8:
 		w.kill()
-		w.fs.evict(w.t)
+		w.fs.Evict(w.t)
 	case 9:
 		// The error is the disk's.
-		_ = w.f.close()
+		_ = w.f.Close()
 	default:
 		_ = w.commit()
 	}
@@ -238,7 +239,7 @@ func TestDatabaseOutlastsFailedSyncs(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			w := newCutWorld(t, seed, logLimits{begin: 12, rest: 3, most: 40, idle: 3 * time.Millisecond})
+			w := newCutWorld(t, seed, LogLimits{Begin: 12, Rest: 3, Most: 40, idle: 3 * time.Millisecond})
 			for range 60 {
 				w.step()
 			}
@@ -250,7 +251,7 @@ func TestDatabaseOutlastsFailedSyncs(t *testing.T) {
 				t.Errorf("the disk is well again: %v", err)
 			}
 			w.cut()
-			if err := w.f.close(); err != nil {
+			if err := w.f.Close(); err != nil {
 				t.Error(err)
 			}
 			w.cut()
@@ -283,16 +284,16 @@ func TestDatabaseLogIsNotWrittenBackBeforeItIsOnDisk(t *testing.T) {
 		t.Fatal("the fault did not happen")
 	}
 	before := files()
-	fails := w.fs.sync
+	fails := w.fs.Sync
 	for range 3 {
 		// Beside it, another connection shows the same.
-		w.fs.sync = func(kind string) error {
-			r, err := openReader(context.Background(), w.path)
-			if err == nil && (!r.live || r.onDisk() == nil) {
+		w.fs.Sync = func(kind string) error {
+			r, err := OpenReader(context.Background(), w.path)
+			if err == nil && (!r.Live || r.OnDisk() == nil) {
 				t.Error("a reader relies on a log that is not on disk")
 			}
 			if err == nil {
-				err = r.close()
+				err = r.Close()
 			}
 			return errors.Join(err, fails(kind))
 		}
@@ -300,7 +301,7 @@ func TestDatabaseLogIsNotWrittenBackBeforeItIsOnDisk(t *testing.T) {
 		if err := w.look(); err == nil || !strings.Contains(err.Error(), "could not be written to disk again") {
 			t.Fatalf("opened on a log that is not on disk: %v", err)
 		}
-		w.fs.sync = fails
+		w.fs.Sync = fails
 		if err := w.lookBeside(); err != nil {
 			t.Error(err)
 		}
@@ -309,7 +310,7 @@ func TestDatabaseLogIsNotWrittenBackBeforeItIsOnDisk(t *testing.T) {
 	if after := files(); !bytes.Equal(before[0], after[0]) || !bytes.Equal(before[1], after[1]) {
 		t.Error("the database or its log was changed")
 	}
-	if err := errors.Join(w.look(), w.commit(), w.f.close()); err != nil {
+	if err := errors.Join(w.look(), w.commit(), w.f.Close()); err != nil {
 		t.Error(err)
 	}
 	w.cut()
@@ -329,22 +330,22 @@ func TestDatabaseLogThatShrinksUnderItsReader(t *testing.T) {
 	if w.commit() == nil {
 		t.Fatal("the fault did not happen")
 	}
-	c, err := openDB(context.Background(), w.path, dbOptions{vfs: w.f.options.vfs, keepLog: true})
+	c, err := Open(context.Background(), w.path, Options{VFS: w.f.Options.VFS, KeepLog: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.protect(c.makeDurable); err != nil {
+	if err := c.Protect(c.makeDurable); err != nil {
 		t.Fatal(err)
 	}
-	w.fs.evict(t)
-	err = c.protect(func() error { return c.rewriteLog(unknown) })
+	w.fs.Evict(t)
+	err = c.Protect(func() error { return c.rewriteLog(unknown) })
 	if err == nil || !strings.Contains(err.Error(), "frames are sound") {
 		t.Errorf("%v", err)
 	}
-	if err := c.close(); err != nil {
+	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := errors.Join(w.look(), w.commit(), w.f.close()); err != nil {
+	if err := errors.Join(w.look(), w.commit(), w.f.Close()); err != nil {
 		t.Error(err)
 	}
 	w.cut()
@@ -381,8 +382,8 @@ func TestDatabaseFailedCheckpoint(t *testing.T) {
 			t.Fatal("the fault did not happen")
 		}
 		if held {
-			var e *dbError
-			if err := w.commit(); !errors.As(err, &e) || e.code != int(sqlite3.BUSY) || !strings.Contains(err.Error(), "end it") {
+			var e *Error
+			if err := w.commit(); !errors.As(err, &e) || e.Code != int(sqlite3.BUSY) || !strings.Contains(err.Error(), "end it") {
 				t.Errorf("the index of the log is an old one: %v", err)
 			}
 			w.hold()
@@ -391,7 +392,7 @@ func TestDatabaseFailedCheckpoint(t *testing.T) {
 		w.f.log.write()
 		commits(1) // begins the log anew
 		w.cut()
-		if err := w.f.close(); err != nil {
+		if err := w.f.Close(); err != nil {
 			t.Error(err)
 		}
 		w.cut()

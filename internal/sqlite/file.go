@@ -1,4 +1,4 @@
-package host
+package sqlite
 
 import (
 	"context"
@@ -7,97 +7,96 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
+	"github.com/audit-host/audit-host/internal/durable"
 	"github.com/ncruces/go-sqlite3"
 )
 
-// dbFile is a database file that this process writes, through one connection
+// File is a database file that this process writes, through one connection
 // that is opened when it is needed and, after a fault, again. It is used by
 // one goroutine at a time.
-type dbFile struct {
-	path string
-	// create makes an empty file, mode 0600, where there is none.
-	create  bool
-	cache   *Cache
-	options dbOptions
-	// opened is called, protected, with each new connection.
-	opened func(*dbConn) error
-	// hand tells that another one goes on with the file at once: close leaves its
+type File struct {
+	Path string
+	// Create makes an empty file, mode 0600, where there is none.
+	Create  bool
+	Options Options
+	// Opened is called, protected, with each new connection.
+	Opened func(*Conn) error
+	// HandOver tells that another one goes on with the file at once: close leaves its
 	// log as it is.
-	hand bool
-	// syncDir makes the names in a folder durable; nil is syncDir itself.
-	syncDir func(dir string) error
-	// limits bound the log; zeros are the constants.
-	limits logLimits
+	HandOver bool
+	// SyncDir makes the names in a folder durable; nil is durable.SyncDir.
+	SyncDir func(dir string) error
+	// Limits bound the log; zeros are the constants.
+	Limits LogLimits
 
-	conn *dbConn    // nil until needed and after a fault
+	Conn *Conn      // nil until needed and after a fault
 	log  *logKeeper // of conn
 	// before are the database and its log when the connection before was given up
 	// because they had moved.
 	before [2]os.FileInfo
-	// committed tells that the last transaction came to its COMMIT.
-	committed bool
+	// Committed tells that the last transaction came to its COMMIT.
+	Committed bool
 }
 
-// movedError is a file that is not what its name stands for any more.
-type movedError struct {
-	text string
-	// after tells that it was noticed when the commit had returned.
-	after bool
+// MovedError is a file that is not what its name stands for any more.
+type MovedError struct {
+	Text string
+	// After tells that it was noticed when the commit had returned.
+	After bool
 }
 
-func (e *movedError) Error() string { return e.text }
+func (e *MovedError) Error() string { return e.Text }
 
-// transact runs f in a transaction on the open connection, and opens it first
+// Transact runs f in a transaction on the open connection, and opens it first
 // if need be. Whatever f or the engine fails with rolls it back; an error that
 // leaves the connection in doubt drops it.
-func (f *dbFile) transact(ctx context.Context, write bool, do func(*dbConn) error) error {
-	f.committed = false
-	if f.conn != nil && f.log.failed.Load() {
-		f.drop(true)
+func (f *File) Transact(ctx context.Context, write bool, do func(*Conn) error) error {
+	f.Committed = false
+	if f.Conn != nil && f.log.failed.Load() {
+		f.Drop(true)
 	}
-	if err := f.connect(ctx); err != nil {
+	if err := f.Connect(ctx); err != nil {
 		return err
 	}
-	c := f.conn
+	c := f.Conn
 	c.until(ctx)
 	err := c.guarded(ctx, func() error { return f.attempt(c, write, do) })
 	c.until(context.Background())
 	if err == nil {
 		return nil
 	}
-	var e *dbError
-	var m *movedError
-	if errors.As(err, &m) || errors.As(err, &e) && e.fatal() {
+	var e *Error
+	var m *MovedError
+	if errors.As(err, &m) || errors.As(err, &e) && e.Fatal() {
 		if m != nil {
 			f.before = c.infos()
 		}
 		// A file that was moved, or that is damaged, is no fault of the disk.
-		f.drop(f.committed || e != nil && (e.code == 0 || e.code&0xff == int(sqlite3.IOERR)))
+		f.Drop(f.Committed || e != nil && (e.Code == 0 || e.Code&0xff == int(sqlite3.IOERR)))
 		return err
 	}
-	if c.protect(c.rollback) != nil {
+	if c.Protect(c.Rollback) != nil {
 		// Without the connection there is no transaction either, and the
 		// caller has the error that matters.
-		f.drop(true)
+		f.Drop(true)
 	}
 	return err
 }
 
-func (f *dbFile) attempt(c *dbConn, write bool, do func(*dbConn) error) error {
+func (f *File) attempt(c *Conn, write bool, do func(*Conn) error) error {
 	if err := c.unmoved(); err != nil {
 		return err
 	}
-	if err := c.begin(write); err != nil {
+	if err := c.Begin(write); err != nil {
 		return err
 	}
 	if err := do(c); err != nil {
 		return err
 	}
 	if !write {
-		return c.rollback()
+		return c.Rollback()
 	}
 	if err := c.unmoved(); err != nil {
 		return err
@@ -106,12 +105,12 @@ func (f *dbFile) attempt(c *dbConn, write bool, do func(*dbConn) error) error {
 	// transaction, for its log frames lack the commit mark. When it has
 	// returned the log is synced, and every later reader finds all of it. In
 	// between, after an error of the disk or a trap, it may be either way.
-	f.committed = true
-	if err := c.commit(); err != nil {
+	f.Committed = true
+	if err := c.Commit(); err != nil {
 		return err
 	}
 	if err := c.unmoved(); err != nil {
-		return &movedError{text: err.Error() + ", while the transaction was committed", after: true}
+		return &MovedError{Text: err.Error() + ", while the transaction was committed", After: true}
 	}
 	f.log.committed()
 	return nil
@@ -119,29 +118,26 @@ func (f *dbFile) attempt(c *dbConn, write bool, do func(*dbConn) error) error {
 
 // unmoved returns an error if the open files are not what their names stand
 // for: what is committed to them nobody would find.
-func (c *dbConn) unmoved() error {
+func (c *Conn) unmoved() error {
 	name, err := c.moved()
 	if err != nil {
-		return &movedError{text: err.Error()}
+		return &MovedError{Text: err.Error()}
 	}
 	if name != "" {
-		return &movedError{text: name + " was replaced, removed, emptied or shortened; the next call opens what is there then"}
+		return &MovedError{Text: name + " was replaced, removed, emptied or shortened; the next call opens what is there then"}
 	}
 	return nil
 }
 
-// connect opens the database if it is not open.
-func (f *dbFile) connect(ctx context.Context) error {
-	if f.conn != nil {
+// Connect opens the database if it is not open.
+func (f *File) Connect(ctx context.Context) error {
+	if f.Conn != nil {
 		return nil
 	}
-	if err := StartSQLite(f.cache); err != nil {
-		return err
-	}
-	path := f.path
+	path := f.Path
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) && f.create {
-		if err = createEmpty(path); err == nil {
+	if errors.Is(err, fs.ErrNotExist) && f.Create {
+		if err = CreateEmpty(path); err == nil {
 			info, err = os.Stat(path)
 		}
 	}
@@ -158,28 +154,28 @@ func (f *dbFile) connect(ctx context.Context) error {
 	}
 	// Until the log was written again nothing of it goes into the database, and
 	// nobody relies on what is seen.
-	o := f.options
+	o := f.Options
 	if log, err := os.Stat(logName(path)); err == nil && log.Size() > 0 {
-		o.keepLog = true
+		o.KeepLog = true
 	}
 	was := trustIn(path)
 	if was != onDisk { // else its log is as this process has synced it
 		setTrust(path, doubtful)
 	}
-	c, err := openDB(ctx, path, o)
+	c, err := Open(ctx, path, o)
 	if err != nil {
 		return err
 	}
-	err = c.protect(func() error {
+	err = c.Protect(func() error {
 		if err := c.makeDurable(); err != nil {
 			return err
 		}
 		if err := c.rewriteLog(was); err != nil {
 			return err
 		}
-		sync := f.syncDir
+		sync := f.SyncDir
 		if sync == nil {
-			sync = syncDir
+			sync = durable.SyncDir
 		}
 		// The binding does not sync the folder after it has created the log.
 		// Without that a power cut could take the log's name, and with it all
@@ -188,29 +184,29 @@ func (f *dbFile) connect(ctx context.Context) error {
 			return err
 		}
 		setTrust(path, onDisk)
-		if err := c.config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, f.options.keepLog); err != nil || f.opened == nil {
+		if err := c.config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, f.Options.KeepLog); err != nil || f.Opened == nil {
 			return err
 		}
-		return f.opened(c)
+		return f.Opened(c)
 	})
 	if err != nil {
-		return errors.Join(err, c.close())
+		return errors.Join(err, c.Close())
 	}
-	if err := c.protect(func() error { f.log = c.keepLog(f.limits); return nil }); err != nil {
-		return errors.Join(err, c.close())
+	if err := c.Protect(func() error { f.log = c.keepLog(f.Limits); return nil }); err != nil {
+		return errors.Join(err, c.Close())
 	}
-	f.conn = c
+	f.Conn = c
 	return nil
 }
 
 // strangeLog refuses a file that has taken the name of the one before, with the log
 // of that one beside it: SQLite would take the log for this file's and mix the two.
-func (f *dbFile) strangeLog(info os.FileInfo) error {
+func (f *File) strangeLog(info os.FileInfo) error {
 	main, log := f.before[0], f.before[1]
 	if main == nil || log == nil || os.SameFile(main, info) {
 		return nil
 	}
-	real, err := filepath.EvalSymlinks(f.path)
+	real, err := filepath.EvalSymlinks(f.Path)
 	if err != nil {
 		return cantOpen("open database: %v", err)
 	}
@@ -218,8 +214,8 @@ func (f *dbFile) strangeLog(info os.FileInfo) error {
 	if err != nil || !os.SameFile(log, there) || there.Size() == 0 {
 		return nil // none, another, or an empty one
 	}
-	return &movedError{text: fmt.Sprintf("open database %s: the file is another one than before, and the log %s-wal beside it belongs to the one before; put that one back, or move the log and %s-shm away with it",
-		f.path, real, real)}
+	return &MovedError{Text: fmt.Sprintf("open database %s: the file is another one than before, and the log %s-wal beside it belongs to the one before; put that one back, or move the log and %s-shm away with it",
+		f.Path, real, real)}
 }
 
 // logName is where SQLite keeps the log of the database at path.
@@ -231,22 +227,35 @@ func logName(path string) string {
 }
 
 func cantOpen(format string, a ...any) error {
-	return &dbError{code: int(sqlite3.CANTOPEN), text: fmt.Sprintf(format, a...)}
+	return &Error{Code: int(sqlite3.CANTOPEN), Text: fmt.Sprintf(format, a...)}
+}
+
+// Stuck returns how many pages the log has, if it has twice as many as it is kept at
+// and a reader keeps it from being begun anew; else 0.
+func (f *File) Stuck() (pages int, err error) {
+	c, k := f.Conn, f.log
+	if c == nil || k.pages < 2*k.limits.Most {
+		return 0, nil
+	}
+	if err := c.Protect(func() error { k.write(); return nil }); err != nil || k.written >= k.pages {
+		return 0, err
+	}
+	return k.pages, nil
 }
 
 // makeDurable sets up a connection that writes, so that a commit that has
 // returned is on disk: in WAL mode with synchronous=FULL SQLite syncs the log
 // at every commit.
-func (c *dbConn) makeDurable() error {
-	mode, err := c.value("PRAGMA journal_mode = WAL")
+func (c *Conn) makeDurable() error {
+	mode, err := c.Value("PRAGMA journal_mode = WAL")
 	if err != nil {
 		return err
 	}
 	if mode != "wal" {
-		return cantOpen("open database %s: its journal mode is %s and could not be set to wal", c.path, mode)
+		return cantOpen("open database %s: its journal mode is %s and could not be set to wal", c.Path, mode)
 	}
 	// fullfsync reaches the platter on macOS and means nothing elsewhere.
-	if err := c.exec(`PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
+	if err := c.Exec(`PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
 		PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON`); err != nil {
 		return err
 	}
@@ -254,7 +263,7 @@ func (c *dbConn) makeDurable() error {
 		return err
 	}
 	wal := c.walPath()
-	if info, err := os.Stat(c.path); err == nil {
+	if info, err := os.Stat(c.Path); err == nil {
 		// The binding gives the files beside the database the default mode.
 		// Where they are another user's they stay as they are.
 		_ = os.Chmod(wal, info.Mode().Perm())
@@ -263,9 +272,9 @@ func (c *dbConn) makeDurable() error {
 	return nil
 }
 
-// createEmpty makes an empty file that nobody else can read, and makes its
+// CreateEmpty makes an empty file that nobody else can read, and makes its
 // name durable.
-func createEmpty(path string) error {
+func CreateEmpty(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("create database: %w", err)
@@ -273,93 +282,78 @@ func createEmpty(path string) error {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("create database %s: %w", path, err)
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
-// syncDir makes the names in a folder durable. Windows has no such call.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("sync folder %s: %w", dir, err)
-	}
-	return nil
-}
-
-// drop gives up the connection after a fault; the next call opens it again. With
+// Drop gives up the connection after a fault; the next call opens it again. With
 // leave the log stays as it is, for nobody knows what of it is on disk; else it is
 // written back to where it belongs.
-func (f *dbFile) drop(leave bool) {
-	c := f.conn
-	f.conn = nil
+func (f *File) Drop(leave bool) {
+	c := f.Conn
+	f.Conn = nil
 	if c != nil {
 		f.log.close()
 		if leave || f.log.failed.Load() {
 			f.leave(c)
 		} else {
-			setTrust(f.path, doubtful)
+			setTrust(f.Path, doubtful)
 		}
 		// What can go wrong has gone wrong: the caller has the error that
 		// matters.
-		_ = c.close()
+		_ = c.Close()
 	}
 }
 
 // leave sees to it that nothing is written back when the connection is closed, and
 // that nobody relies on the database until it was opened again.
-func (f *dbFile) leave(c *dbConn) {
+func (f *File) leave(c *Conn) {
 	now := doubtful
 	if f.log.failed.Load() {
 		now = anew
 	}
-	setTrust(f.path, now)
+	setTrust(f.Path, now)
 	if !c.broken {
-		_ = c.protect(func() error { return c.config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true) })
+		_ = c.Protect(func() error { return c.config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true) })
 	}
 }
 
-// close writes the log back into the database and closes it. A reader that
+// Close writes the log back into the database and closes it. A reader that
 // stands in the way of that is no error: what was committed is in the log.
-func (f *dbFile) close() error {
-	c := f.conn
+func (f *File) Close() error {
+	c := f.Conn
 	if c == nil {
 		return nil
 	}
-	f.conn = nil
+	f.Conn = nil
 	f.log.close()
-	if f.hand && !f.log.failed.Load() {
-		return c.close()
+	if f.HandOver && !f.log.failed.Load() {
+		return c.Close()
 	}
 	var err error
 	if !f.log.failed.Load() {
 		err = c.finish()
 	}
-	switch e := (*dbError)(nil); {
-	case errors.As(err, &e) && e.code&0xff == int(sqlite3.BUSY):
+	switch e := (*Error)(nil); {
+	case errors.As(err, &e) && e.Code&0xff == int(sqlite3.BUSY):
 		err = nil
 	case err != nil, f.log.failed.Load():
 		f.log.failed.Store(true)
 		f.leave(c)
 	}
-	return errors.Join(err, c.close())
+	return errors.Join(err, c.Close())
 }
 
 // finish checkpoints, without waiting long for others.
-func (c *dbConn) finish() error {
-	err := c.protect(func() error {
+func (c *Conn) finish() error {
+	err := c.Protect(func() error {
 		c.until(context.Background())
-		if err := c.patience(250 * time.Millisecond); err != nil {
+		if err := c.Patience(250 * time.Millisecond); err != nil {
 			return err
 		}
-		return c.checkpoint()
+		return c.Checkpoint()
 	})
 	if err != nil {
-		return fmt.Errorf("checkpoint database %s: %w", c.path, err)
+		return fmt.Errorf("checkpoint database %s: %w", c.Path, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package host
+package sqlite
 
 import (
 	"context"
@@ -14,11 +14,11 @@ import (
 // rowColumns is the largest number of columns that a rawRow holds.
 const rowColumns = 16
 
-// rawRow is the present row of a statement, as it lies in the engine's memory.
+// RawRow is the present row of a statement, as it lies in the engine's memory.
 // The binding would make a Go value on the heap of every column, and does not
 // tell a text from a blob unless it does; so its function is called directly. It
 // is valid until the next call of the engine.
-type rawRow struct {
+type RawRow struct {
 	columns api.Function
 	memory  api.Memory
 	at      uint32 // where the engine puts the types, and the values behind them
@@ -30,8 +30,8 @@ type rawRow struct {
 
 // newRawRow finds the engine's function and its own piece of memory, which lives
 // as long as the connection.
-func (c *dbConn) newRawRow() (*rawRow, error) {
-	r := &rawRow{columns: c.mod.ExportedFunction("sqlite3_columns_go"), memory: c.mod.Memory()}
+func (c *Conn) newRawRow() (*RawRow, error) {
+	r := &RawRow{columns: c.mod.ExportedFunction("sqlite3_columns_go"), memory: c.mod.Memory()}
 	malloc := c.mod.ExportedFunction("sqlite3_malloc64")
 	if r.columns == nil || malloc == nil || r.memory == nil {
 		return nil, errors.New("read a row: this version of SQLite's binding does it otherwise")
@@ -41,13 +41,13 @@ func (c *dbConn) newRawRow() (*rawRow, error) {
 		panic(err) // the engine failed, see protect
 	}
 	if r.at = uint32(r.stack[0]); r.at == 0 {
-		return nil, &dbError{code: int(sqlite3.NOMEM), text: "no memory for a row", memory: true}
+		return nil, &Error{Code: int(sqlite3.NOMEM), Text: "no memory for a row", Memory: true}
 	}
 	return r, nil
 }
 
-// raw reads the n columns of the row in one call of the engine.
-func (s *dbStmt) raw(n int) (r *rawRow, err error) {
+// Raw reads the n columns of the row in one call of the engine.
+func (s *Stmt) Raw(n int) (r *RawRow, err error) {
 	if s.c.row == nil {
 		if s.c.row, err = s.c.newRawRow(); err != nil {
 			return nil, err
@@ -67,7 +67,7 @@ func (s *dbStmt) raw(n int) (r *rawRow, err error) {
 		panic(err) // the engine failed, see protect
 	}
 	if code := int(uint32(r.stack[0])); code != 0 {
-		return nil, &dbError{code: code, text: fmt.Sprintf("read a row: code %d", code), memory: code == int(sqlite3.NOMEM)}
+		return nil, &Error{Code: code, Text: fmt.Sprintf("read a row: code %d", code), Memory: code == int(sqlite3.NOMEM)}
 	}
 	view, ok := r.memory.Read(r.at, rowColumns*9)
 	if !ok {
@@ -77,13 +77,13 @@ func (s *dbStmt) raw(n int) (r *rawRow, err error) {
 	return r, nil
 }
 
-func (r *rawRow) kind(i int) sqlite3.Datatype { return sqlite3.Datatype(r.types[i]) }
+func (r *RawRow) Kind(i int) sqlite3.Datatype { return sqlite3.Datatype(r.types[i]) }
 
-// integer returns column i, which is an INTEGER.
-func (r *rawRow) integer(i int) int64 { return int64(binary.LittleEndian.Uint64(r.values[8*i:])) }
+// Integer returns column i, which is an INTEGER.
+func (r *RawRow) Integer(i int) int64 { return int64(binary.LittleEndian.Uint64(r.values[8*i:])) }
 
-// bytes returns column i, which is a TEXT or BLOB; nil if it is empty.
-func (r *rawRow) bytes(i int) []byte {
+// Bytes returns column i, which is a TEXT or BLOB; nil if it is empty.
+func (r *RawRow) Bytes(i int) []byte {
 	at, n := binary.LittleEndian.Uint32(r.values[8*i:]), binary.LittleEndian.Uint32(r.values[8*i+4:])
 	if n == 0 {
 		return nil
