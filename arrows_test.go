@@ -17,21 +17,30 @@ const module = "github.com/audit-host/audit-host"
 // folders of this module, and modules of others. The standard library may be used
 // by all. Tests are free.
 var arrows = map[string]struct{ own, others []string }{
-	".":          {},
-	"abi":        {own: []string{"abi"}},
-	"ledger":     {},
-	"event":      {own: []string{"abi"}, others: []string{"github.com/google/uuid"}},
-	"seal":       {own: []string{"abi", "ledger"}, others: []string{"filippo.io/edwards25519"}},
-	"queue":      {own: []string{"abi", "queue", "internal/durable"}, others: []string{"golang.org/x/sys"}},
-	"host":       {own: []string{"abi", "ledger", "host", "host/meter", "internal/durable", "internal/sqlite"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
-	"plugins":    {own: []string{"abi", "ledger", "plugins"}},
+	".":            {},
+	"abi":          {own: []string{"abi"}},
+	"ledger/chain": {},
+	"event":        {own: []string{"abi"}, others: []string{"github.com/google/uuid"}},
+	"sign":         {own: []string{"abi", "ledger/chain"}, others: []string{"filippo.io/edwards25519"}},
+	// These three do not know each other.
+	"queue":      {own: []string{"abi", "queue", "internal/durable"}, others: system},
+	"host":       {own: []string{"abi", "host", "host/meter", "ledger/chain", "internal/durable", "internal/sqlite"}, others: slices.Concat(engines, system)},
+	"ledger":     {own: slices.Concat([]string{"ledger", "ledger/chain", "sign", "event"}, database), others: slices.Concat(engines, system, []string{"filippo.io/edwards25519", "github.com/google/uuid"})},
+	"deadletter": {own: slices.Concat([]string{"deadletter"}, database), others: slices.Concat(engines, system)},
+	"plugins":    {own: []string{"abi", "ledger/chain", "plugins"}},
 	"host/meter": {},
 	// For tests: no other folder may depend on it.
-	"internal":         {own: []string{"abi", "ledger", "host", "host/meter", "plugins", "internal", "internal/durable", "internal/sqlite"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
-	"internal/durable": {others: []string{"golang.org/x/sys"}},
-	"internal/sqlite":  {own: []string{"abi", "host/meter", "internal/durable", "internal/sqlite"}, others: []string{"github.com/tetratelabs/wazero", "github.com/ncruces", "golang.org/x/sys"}},
-	"cmd":              {own: []string{".", "abi", "ledger", "event", "seal", "queue", "host", "plugins", "cmd", "host/meter", "internal/durable", "internal/sqlite"}, others: []string{""}},
+	"internal":         {own: slices.Concat([]string{"host", "plugins", "ledger/chain", "internal"}, database), others: slices.Concat(engines, system)},
+	"internal/durable": {others: system},
+	"internal/sqlite":  {own: slices.Concat([]string{"internal/sqlite"}, database), others: slices.Concat(engines, system)},
+	"cmd": {own: slices.Concat([]string{".", "event", "sign", "queue", "host", "ledger", "ledger/chain", "deadletter", "plugins", "cmd"}, database),
+		others: []string{""}},
 }
+
+// database is what stands on a file of SQLite's.
+var database = []string{"abi", "host/meter", "internal/durable", "internal/sqlite"}
+
+var system = []string{"golang.org/x/sys"}
 
 // engines are imported by these folders alone, so that another one can be put in
 // their place.
@@ -162,7 +171,7 @@ func TestImportArrows(t *testing.T) {
 		goos, goarch, _ := strings.Cut(system, "/")
 		check(list(t, goos, goarch, "./..."), slices.Sorted(maps.Keys(arrows)))
 	}
-	check(list(t, "wasip1", "wasm", "./abi/...", "./ledger", "./plugins/..."), []string{"abi", "ledger", "plugins"})
+	check(list(t, "wasip1", "wasm", "./abi/...", "./ledger/chain", "./plugins/..."), []string{"abi", "ledger/chain", "plugins"})
 }
 
 // The check sees what it is there for.
@@ -172,7 +181,10 @@ func TestImportArrowsSeesABreach(t *testing.T) {
 		"host uses queue":         {module + "/host", module + "/queue", "host depends on"},
 		"cmd uses what tests use": {module + "/cmd/audit-host", module + "/internal/plugintest", "cmd/audit-host depends on"},
 		"abi is not bare":         {module + "/abi", "github.com/google/uuid", "abi depends on"},
-		"seal below something":    {module + "/ledger", module + "/seal", "ledger depends on"},
+		"the format is a leaf":    {module + "/ledger/chain", module + "/sign", "ledger/chain depends on"},
+		"host uses the ledger":    {module + "/host", module + "/ledger", "host depends on"},
+		"the ledger uses host":    {module + "/ledger", module + "/host", "ledger depends on"},
+		"letters use the ledger":  {module + "/deadletter", module + "/ledger", "deadletter depends on"},
 		"cmd uses an engine":      {module + "/cmd/audit-host", "github.com/tetratelabs/wazero", "only host and internal/sqlite may"},
 		"a folder nobody knows":   {module + "/utils", "fmt", "no arrows"},
 		"a name that only begins": {module + "/event", "github.com/google/uuidx", "event depends on"},

@@ -9,11 +9,13 @@ import (
 	"testing"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/plugins/bundled"
 	"github.com/audit-host/audit-host/queue"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // install makes a recorder in front of a new ledger in dir (row B25): a queue in
@@ -29,14 +31,14 @@ func install(ctx context.Context, dir string) (*queue.Recorder, error) {
 	if err != nil {
 		return nil, err
 	}
-	letters, err := host.OpenDeadLetters(filepath.Join(dir, "dead-letters.db"))
+	letters, err := deadletter.Open(filepath.Join(dir, "dead-letters.db"))
 	if err != nil {
 		return nil, err
 	}
 	return queue.NewRecorder(ctx, queue.RecorderOptions{
 		Queue:  queue.NewMemory(queue.MemoryOptions{}),
 		Sinks:  []queue.SinkOptions{{Name: "ledger", Sink: sink, Plugin: sink.Digest(), Required: true, MaxRestarts: 5}},
-		Sealer: seal.NewSealer(nil), DeadLetters: letters,
+		Sealer: sign.NewSealer(nil), DeadLetters: letters,
 		Check: func(e abi.Event) error { return event.Check(e, event.Options{}) },
 	})
 }
@@ -64,7 +66,7 @@ func Example() {
 	report, err := recorder.Close(ctx)
 	fmt.Println("appended", report.Appended, "dead-lettered", report.DeadLettered, "remained", report.Remained, err)
 
-	ledger, err := host.OpenLedger(filepath.Join(dir, "ledger.db"))
+	ledger, err := ledger.Open(filepath.Join(dir, "ledger.db"))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -100,7 +102,7 @@ func TestT24_InstallerGivesAnOpenRecorderAtWork(t *testing.T) {
 	if err := receipt.Wait(t.Context(), queue.Committed); err != nil {
 		t.Fatal(err)
 	}
-	l, err := host.OpenLedger(filepath.Join(dir, "ledger.db"))
+	l, err := ledger.Open(filepath.Join(dir, "ledger.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

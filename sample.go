@@ -8,12 +8,15 @@
 //     normative text; abi/guest is the SDK for plugins written in Go
 //   - queue: keeps accepted events, a cursor and a drainer for each sink
 //   - host: makes a sink of a .wasm file, with limits and granted capabilities
-//   - ledger: the chain's format, shared by writer and verifier
-//   - seal: keys, hashes and signatures
+//   - ledger: reads and verifies a ledger; ledger/chain is its format, a leaf that
+//     plugins import too
+//   - deadletter: the events that no sink took
+//   - sign: keys, hashes and signatures
 //   - plugins/sink-sqlite, plugins/sink-mock: the bundled plugins
 //   - cmd/audit-host: the binary: configuration, ingest, commands
 //
-// queue and host know nothing of each other and can be used without the binary.
+// queue, host, ledger and deadletter know nothing of each other and can be used
+// without the binary.
 // This package itself holds only the sample configuration and the sources of the
 // SDK for Go.
 package audithost

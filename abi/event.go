@@ -44,7 +44,7 @@ type Event struct {
 	Seq uint64
 	// PayloadHash is the SHA-256 of Payload.
 	PayloadHash [HashSize]byte
-	// Digest is the event digest (package ledger), the text that is signed.
+	// Digest is the event digest (package ledger/chain), the text that is signed.
 	Digest [HashSize]byte
 	// Signature is nil for an unsigned event, else SignatureSize bytes.
 	Signature []byte

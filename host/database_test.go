@@ -501,3 +501,29 @@ func TestDatabaseTwoWritersRace(t *testing.T) {
 	}
 	checkSound(t, path)
 }
+
+// A log that was cut while it is open is noticed before anything is written
+// behind the hole; one that SQLite emptied itself is not.
+func TestDatabaseLogShortened(t *testing.T) {
+	for _, size := range []int64{0, 32, 5000} {
+		path := filepath.Join(t.TempDir(), "test.db")
+		if err := sqlite.CreateEmpty(path); err != nil {
+			t.Fatal(err)
+		}
+		g := newSQLGuest(t, SQLGrant{Database: path})
+		g.must(abi.SQLWrite, makeTable)
+		if err := g.sink.sql.file.Conn.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		g.must(abi.SQLWrite, insertRow)
+		g.must(abi.SQLWrite, insertRow)
+		if err := os.Truncate(path+"-wal", size); err != nil {
+			t.Fatal(err)
+		}
+		g.expect(abi.SQLReplaced, path+"-wal was replaced, removed, emptied or shortened", abi.SQLWrite, insertRow)
+		g.must(abi.SQLWrite, insertRow)
+		if n := g.count(); n > 3 {
+			t.Errorf("size %d: %d rows", size, n)
+		}
+	}
+}

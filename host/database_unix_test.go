@@ -10,6 +10,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/ledger"
 )
 
 // TestDatabaseThatIsAPipe: opening one would wait for ever.
@@ -20,7 +21,7 @@ func TestDatabaseThatIsAPipe(t *testing.T) {
 	}
 	g := newSQLGuest(t, SQLGrant{Database: path, Create: true})
 	g.expect(abi.SQLStatus(sqlite3.CANTOPEN), "not a regular file", abi.SQLWrite, makeTable)
-	if l, err := OpenLedger(path); err == nil {
+	if l, err := ledger.Open(path); err == nil {
 		t.Errorf("opened: %v", l.Close())
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/host/meter"
 	"github.com/audit-host/audit-host/internal/sqlite"
+	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/plugins/bundled"
 )
 
@@ -97,7 +98,7 @@ func BenchmarkSinkVariant(b *testing.B) {
 	if variant != "metered" {
 		startVariant(b, cache, variant == "ctxdone")
 	}
-	if err := CreateLedger(path); err != nil {
+	if err := ledger.Create(path); err != nil {
 		b.Fatal(err)
 	}
 	s := openVariant(b, wasm, o, variant)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 )
 
 // benchRows lays out a step of n ledger rows in guest memory, which later
@@ -29,7 +30,7 @@ type benchRows struct {
 
 func newBenchRows(b *testing.B, n int, random bool) *benchRows {
 	path := filepath.Join(b.TempDir(), "ledger.db")
-	if err := CreateLedger(path); err != nil {
+	if err := ledger.Create(path); err != nil {
 		b.Fatal(err)
 	}
 	g := newSQLGuest(b, SQLGrant{Database: path})
@@ -46,7 +47,7 @@ func newBenchRows(b *testing.B, n int, random bool) *benchRows {
 	l := layout{base: 1024}
 	at := l.script([]testStep{
 		guardStep("SELECT sequence FROM signed_events WHERE sequence = -1"),
-		{abi.SQLMany, "INSERT INTO signed_events (" + ledger.Columns + ") VALUES", rows},
+		{abi.SQLMany, "INSERT INTO signed_events (" + chain.Columns + ") VALUES", rows},
 		exec("INSERT INTO queue_positions VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET position = excluded.position", make([]byte, 16), int64(1)),
 	})
 	if !g.mod.Memory().Write(l.base, l.b) {
@@ -63,7 +64,7 @@ func (r *benchRows) fill() {
 	for i := range r.n {
 		r.seq++
 		r.clock += 7
-		row := mem[int(r.cells)+i*ledger.NumColumns*abi.SQLCellSize:]
+		row := mem[int(r.cells)+i*chain.NumColumns*abi.SQLCellSize:]
 		var id [16]byte
 		if r.random {
 			h := sha256.Sum256(binary.BigEndian.AppendUint64(nil, r.seq))
@@ -73,7 +74,7 @@ func (r *benchRows) fill() {
 			_, _ = rand.Read(id[8:])
 		}
 		copy(mem[binary.LittleEndian.Uint64(row[8:]):][:36], fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:]))
-		binary.LittleEndian.PutUint64(row[columnSequence*abi.SQLCellSize+8:], r.seq)
+		binary.LittleEndian.PutUint64(row[8*abi.SQLCellSize+8:], r.seq)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
-	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 )
 
 // TestSQLRefuses runs what a hostile plugin would. Each ends with its status,
@@ -35,7 +35,7 @@ func TestSQLGrantForReading(t *testing.T) {
 func TestSQLRefuses(t *testing.T) {
 	g := emptyDB(t, SQLGrant{})
 	other := filepath.Join(t.TempDir(), "other.db")
-	for _, sql := range ledger.Schema {
+	for _, sql := range chain.Schema {
 		g.must(abi.SQLWrite, exec(sql))
 	}
 	g.must(abi.SQLWrite, exec("CREATE TABLE v(a PRIMARY KEY, b)"), exec("CREATE TABLE seq(a INTEGER PRIMARY KEY AUTOINCREMENT)"),

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
 )
 
 // resident is the memory of a process in bytes, of /proc; 0 where there is none.
@@ -121,7 +121,7 @@ func (c *child) end(t *testing.T) {
 // landedOnce wants the events of pile in the ledger, each once.
 func landedOnce(t *testing.T, config string, n int) {
 	t.Helper()
-	l, err := host.OpenLedger(ledgerOf(config))
+	l, err := ledger.Open(ledgerOf(config))
 	if err != nil {
 		t.Fatal(err)
 	}

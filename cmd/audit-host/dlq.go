@@ -15,7 +15,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/deadletter"
 )
 
 // letterPage is how many letters are read, or removed, at a time.
@@ -43,8 +43,8 @@ func (f *letterFlags) any(args []string) bool {
 }
 
 // filter makes the filter of flags and arguments.
-func (f *letterFlags) filter(c *cobra.Command, args []string, now time.Time) (host.LetterFilter, error) {
-	o := host.LetterFilter{Sink: f.sink, EventID: f.eventID, Limit: f.limit}
+func (f *letterFlags) filter(c *cobra.Command, args []string, now time.Time) (deadletter.Filter, error) {
+	o := deadletter.Filter{Sink: f.sink, EventID: f.eventID, Limit: f.limit}
 	if f.limit < 0 {
 		return o, usageError("--limit must not be negative")
 	}
@@ -109,11 +109,11 @@ func pointInTime(text string, now time.Time) (time.Time, error) {
 
 // readLetters opens the dead letters for reading; nil if there is no file of
 // them yet, which is then said.
-func readLetters(c *cobra.Command, cfg *config.Config) (*host.DeadLetters, error) {
-	return openLetters(c, cfg, host.OpenDeadLettersReadOnly)
+func readLetters(c *cobra.Command, cfg *config.Config) (*deadletter.Store, error) {
+	return openLetters(c, cfg, deadletter.OpenReadOnly)
 }
 
-func openLetters(c *cobra.Command, cfg *config.Config, open func(string) (*host.DeadLetters, error)) (*host.DeadLetters, error) {
+func openLetters(c *cobra.Command, cfg *config.Config, open func(string) (*deadletter.Store, error)) (*deadletter.Store, error) {
 	if _, err := os.Stat(cfg.DeadLetters.Path); errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintln(c.ErrOrStderr(), "no dead letters")
 		return nil, nil
@@ -126,7 +126,7 @@ func openLetters(c *cobra.Command, cfg *config.Config, open func(string) (*host.
 
 // eachLetter calls do with the letters that f selects, the oldest first, and
 // returns how many there were.
-func eachLetter(ctx context.Context, d *host.DeadLetters, f host.LetterFilter, do func(*host.Letter) error) (n int, err error) {
+func eachLetter(ctx context.Context, d *deadletter.Store, f deadletter.Filter, do func(*deadletter.Letter) error) (n int, err error) {
 	most := f.Limit
 	for most == 0 || n < most {
 		f.Limit = letterPage

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/deadletter"
 )
 
 // letterJSON is a dead letter for machines.
@@ -58,7 +58,7 @@ has resolved.`,
 	flags.add(c)
 	state := c.Flags().String("state", "", "which letters: `open|resolved|all`; open, or all if they are named by numbers")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		return showLetters(c, *path, &flags, *state, args, func(out io.Writer, l *host.Letter) error {
+		return showLetters(c, *path, &flags, *state, args, func(out io.Writer, l *deadletter.Letter) error {
 			if *asJSON {
 				return writeJSON(out, letterForJSON(l))
 			}
@@ -85,7 +85,7 @@ stderr, attempts, the plugin's digest, and what replays did.`,
 		if !flags.any(args) {
 			return usageError("%s: which ones? Give numbers, see dlq list, or a filter such as --event-id", c.CommandPath())
 		}
-		return showLetters(c, *path, &flags, "all", args, func(out io.Writer, l *host.Letter) error {
+		return showLetters(c, *path, &flags, "all", args, func(out io.Writer, l *deadletter.Letter) error {
 			if *asJSON {
 				return writeJSON(out, letterForJSON(l))
 			}
@@ -97,17 +97,17 @@ stderr, attempts, the plugin's digest, and what replays did.`,
 }
 
 // showLetters writes the letters that the flags select.
-func showLetters(c *cobra.Command, path string, flags *letterFlags, state string, args []string, show func(io.Writer, *host.Letter) error) (err error) {
+func showLetters(c *cobra.Command, path string, flags *letterFlags, state string, args []string, show func(io.Writer, *deadletter.Letter) error) (err error) {
 	f, err := flags.filter(c, args, time.Now())
 	if err != nil {
 		return err
 	}
 	switch states := []string{"open", "resolved", "all"}; {
 	case state == "" && len(f.IDs) == 0:
-		f.State = host.LetterOpen
+		f.State = deadletter.StateOpen
 	case state == "", state == "all":
 	case state == "open", state == "resolved":
-		f.State = host.LetterState(state)
+		f.State = deadletter.State(state)
 	default:
 		return usageError("--state must be open, resolved or all, not %q: %s", state, meant(state, states, c))
 	}
@@ -126,7 +126,7 @@ func showLetters(c *cobra.Command, path string, flags *letterFlags, state string
 	}
 	out := bufio.NewWriter(w)
 	seen := map[int64]bool{}
-	n, err := eachLetter(c.Context(), letters, f, func(l *host.Letter) error {
+	n, err := eachLetter(c.Context(), letters, f, func(l *deadletter.Letter) error {
 		if len(f.IDs) > 0 {
 			seen[l.DLQID] = true
 		}
@@ -135,9 +135,9 @@ func showLetters(c *cobra.Command, path string, flags *letterFlags, state string
 	if err = errors.Join(err, out.Flush()); err != nil {
 		return err
 	}
-	if f.State == host.LetterOpen {
+	if f.State == deadletter.StateOpen {
 		other := f
-		other.State = host.LetterResolved
+		other.State = deadletter.StateResolved
 		if t, err := letters.Tally(c.Context(), other); err != nil {
 			return err
 		} else if t.Resolved > 0 {
@@ -152,7 +152,7 @@ func showLetters(c *cobra.Command, path string, flags *letterFlags, state string
 }
 
 // letterLine is a letter in one line.
-func letterLine(l *host.Letter) string {
+func letterLine(l *deadletter.Letter) string {
 	line := fmt.Sprintf("%d  %s  %s  %s  %d attempts  %s  %s", l.DLQID, l.FailedAt.UTC().Format(time.RFC3339),
 		visible.Word(l.Sink), l.Outcome, l.Attempts, visible.Word(l.Event.ID), strconv.Quote(l.Reason))
 	if !l.ResolvedAt.IsZero() {
@@ -162,7 +162,7 @@ func letterLine(l *host.Letter) string {
 }
 
 // letterText is all of a letter, for a person.
-func letterText(l *host.Letter) string {
+func letterText(l *deadletter.Letter) string {
 	var b strings.Builder
 	e := &l.Event
 	line := func(name, format string, args ...any) {
@@ -214,7 +214,7 @@ func letterText(l *host.Letter) string {
 	return b.String()
 }
 
-func letterForJSON(l *host.Letter) letterJSON {
+func letterForJSON(l *deadletter.Letter) letterJSON {
 	e := &l.Event
 	j := letterJSON{
 		DLQID: l.DLQID, ID: e.ID, Sink: l.Sink, AgentID: e.AgentID, EventType: e.EventType, Timestamp: e.Timestamp,

@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/spf13/cobra"
-
-	"github.com/audit-host/audit-host/host"
 )
 
 func newDLQPurge() *cobra.Command {
@@ -36,15 +35,15 @@ then nowhere. It may run beside a daemon.`,
 			return usageError("%s: --force needs a filter or numbers: it removes events that are nowhere else", c.CommandPath())
 		}
 		if !*force {
-			f.State = host.LetterResolved
+			f.State = deadletter.StateResolved
 		}
 		cfg, err := loadConfig(*path)
 		if err != nil {
 			return err
 		}
-		open := host.OpenDeadLettersReadOnly
+		open := deadletter.OpenReadOnly
 		if *yes {
-			open = host.OpenDeadLetters
+			open = deadletter.Open
 		}
 		letters, err := openLetters(c, cfg, open)
 		if err != nil {
@@ -59,7 +58,7 @@ then nowhere. It may run beside a daemon.`,
 		}
 		var n int
 		if *dry {
-			n, err = eachLetter(c.Context(), letters, f, func(l *host.Letter) error {
+			n, err = eachLetter(c.Context(), letters, f, func(l *deadletter.Letter) error {
 				if *asJSON {
 					return writeJSON(c.OutOrStdout(), letterForJSON(l))
 				}
@@ -84,15 +83,15 @@ then nowhere. It may run beside a daemon.`,
 }
 
 // purgeable refuses numbers that are not there, or are open without --force.
-func purgeable(c *cobra.Command, letters *host.DeadLetters, f host.LetterFilter) error {
+func purgeable(c *cobra.Command, letters *deadletter.Store, f deadletter.Filter) error {
 	if len(f.IDs) == 0 {
 		return nil
 	}
 	all, seen := f, map[int64]bool{}
 	all.State = ""
-	if _, err := eachLetter(c.Context(), letters, all, func(l *host.Letter) error {
+	if _, err := eachLetter(c.Context(), letters, all, func(l *deadletter.Letter) error {
 		seen[l.DLQID] = true
-		if f.State == host.LetterResolved && l.ResolvedAt.IsZero() {
+		if f.State == deadletter.StateResolved && l.ResolvedAt.IsZero() {
 			return fmt.Errorf("dead letter %d is open: its event is nowhere else; --force removes it all the same", l.DLQID)
 		}
 		return nil
@@ -103,7 +102,7 @@ func purgeable(c *cobra.Command, letters *host.DeadLetters, f host.LetterFilter)
 }
 
 // purge removes what f selects now, page by page, and returns how many.
-func purge(c *cobra.Command, letters *host.DeadLetters, f host.LetterFilter) (n int, err error) {
+func purge(c *cobra.Command, letters *deadletter.Store, f deadletter.Filter) (n int, err error) {
 	t, err := letters.Tally(c.Context(), f)
 	if err != nil {
 		return 0, err

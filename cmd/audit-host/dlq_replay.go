@@ -15,7 +15,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/statedir"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/deadletter"
 )
 
 func newDLQReplay() *cobra.Command {
@@ -106,7 +106,7 @@ type replayPrinter struct {
 }
 
 // look finds out whether there is anything to do. With dry it shows what.
-func (r *replayPrinter) look(ctx context.Context, c *cobra.Command, cfg *config.Config, f host.LetterFilter, dry bool) (n int, err error) {
+func (r *replayPrinter) look(ctx context.Context, c *cobra.Command, cfg *config.Config, f deadletter.Filter, dry bool) (n int, err error) {
 	letters, err := readLetters(c, cfg)
 	if err != nil {
 		return 0, err
@@ -117,7 +117,7 @@ func (r *replayPrinter) look(ctx context.Context, c *cobra.Command, cfg *config.
 	defer func() { err = errors.Join(err, letters.Close()) }()
 	if len(f.IDs) > 0 {
 		seen := map[int64]bool{}
-		if _, err := eachLetter(ctx, letters, f, func(l *host.Letter) error {
+		if _, err := eachLetter(ctx, letters, f, func(l *deadletter.Letter) error {
 			seen[l.DLQID] = true
 			if !l.ResolvedAt.IsZero() {
 				fmt.Fprintf(r.stderr, "dead letter %d is resolved already\n", l.DLQID)
@@ -130,7 +130,7 @@ func (r *replayPrinter) look(ctx context.Context, c *cobra.Command, cfg *config.
 			return 0, err
 		}
 	}
-	f.State = host.LetterOpen
+	f.State = deadletter.StateOpen
 	if !dry {
 		t, err := letters.Tally(ctx, f)
 		if err == nil && t.Open == 0 {
@@ -143,7 +143,7 @@ func (r *replayPrinter) look(ctx context.Context, c *cobra.Command, cfg *config.
 		return 0, err
 	}
 	can := 0
-	n, err = eachLetter(ctx, letters, f, func(l *host.Letter) error {
+	n, err = eachLetter(ctx, letters, f, func(l *deadletter.Letter) error {
 		recorded, err := pipeline.Revivable(cfg, revive, l)
 		d := dryResult{DLQID: l.DLQID, Sink: l.Sink, ID: l.Event.ID, Would: "replay"}
 		switch {

@@ -12,8 +12,8 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 
-	"github.com/audit-host/audit-host/ledger"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/ledger/chain"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // landed makes a configuration whose ledger has n rows.
@@ -117,8 +117,8 @@ func rechain(t *testing.T, file string, edit func(rows [][]any) [][]any) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	columns := strings.Split(ledger.Columns, ", ")
-	s, _, err := db.Prepare("SELECT " + ledger.Columns + " FROM signed_events ORDER BY sequence")
+	columns := strings.Split(chain.Columns, ", ")
+	s, _, err := db.Prepare("SELECT " + chain.Columns + " FROM signed_events ORDER BY sequence")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,15 +144,15 @@ func rechain(t *testing.T, file string, edit func(rows [][]any) [][]any) {
 	if err := db.Exec("BEGIN; DELETE FROM signed_events"); err != nil {
 		t.Fatal(err)
 	}
-	insert, _, err := db.Prepare("INSERT INTO signed_events (" + ledger.Columns + ") VALUES (?" + strings.Repeat(", ?", len(columns)-1) + ")")
+	insert, _, err := db.Prepare("INSERT INTO signed_events (" + chain.Columns + ") VALUES (?" + strings.Repeat(", ?", len(columns)-1) + ")")
 	if err != nil {
 		t.Fatal(err)
 	}
-	prev := make([]byte, ledger.HashSize)
+	prev := make([]byte, chain.HashSize)
 	rows = edit(rows)
 	for n, r := range rows {
-		digest := seal.Digest(text(r[at("id")]), text(r[at("agent_id")]), text(r[at("event_type")]), [ledger.HashSize]byte(blob(r[at("payload_hash")])), text(r[at("timestamp")]))
-		hash := sha256.Sum256(ledger.AppendRowPreimage(nil, prev, uint64(n+1), digest[:], blob(r[at("signature")]), []byte(text(r[at("attest_level")])), []byte(text(r[at("key_id")]))))
+		digest := sign.Digest(text(r[at("id")]), text(r[at("agent_id")]), text(r[at("event_type")]), [chain.HashSize]byte(blob(r[at("payload_hash")])), text(r[at("timestamp")]))
+		hash := sha256.Sum256(chain.AppendRowPreimage(nil, prev, uint64(n+1), digest[:], blob(r[at("signature")]), []byte(text(r[at("attest_level")])), []byte(text(r[at("key_id")]))))
 		r[at("sequence")], r[at("prev_hash")], r[at("row_hash")] = int64(n+1), prev, hash[:]
 		prev = hash[:]
 		for i, v := range r {

@@ -13,8 +13,8 @@ import (
 
 	audithost "github.com/audit-host/audit-host"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
-	"github.com/audit-host/audit-host/host"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/sign"
 )
 
 func newInit() *cobra.Command {
@@ -51,12 +51,12 @@ func initialize(dir string) (made []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read sample configuration: %w", err)
 	}
-	ledger, ok := cfg.Ledger()
+	sink, ok := cfg.Ledger()
 	if !ok {
 		return nil, errors.New("read sample configuration: no sink in it has a database")
 	}
 	base := filepath.Dir(cfg.File)
-	for _, name := range []string{cfg.File, cfg.Signing.PrivateKey, cfg.Signing.PublicKey, ledger.Grant.SQL.Database} {
+	for _, name := range []string{cfg.File, cfg.Signing.PrivateKey, cfg.Signing.PublicKey, sink.Grant.SQL.Database} {
 		if rel, err := filepath.Rel(base, name); err == nil {
 			name = filepath.Join(dir, rel) // as whoever asked would write it
 		}
@@ -92,11 +92,11 @@ func initialize(dir string) (made []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err = seal.CreateKeyPair(made[1], made[2]); err != nil {
+	if _, err = sign.CreateKeyPair(made[1], made[2]); err != nil {
 		return nil, err
 	}
 	undo = append(undo, made[1], made[2])
-	if err = host.CreateLedger(made[3]); err != nil {
+	if err = ledger.Create(made[3]); err != nil {
 		return nil, err
 	}
 	undo = append(undo, made[3], made[3]+"-wal", made[3]+"-shm")

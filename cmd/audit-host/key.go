@@ -4,9 +4,8 @@ import (
 	"crypto/ed25519"
 	"fmt"
 
+	"github.com/audit-host/audit-host/sign"
 	"github.com/spf13/cobra"
-
-	"github.com/audit-host/audit-host/seal"
 )
 
 func newKeyNew() *cobra.Command {
@@ -21,12 +20,12 @@ may exist. NAME is "audit" unless given.`,
 			if len(args) > 0 {
 				name = args[0]
 			}
-			public, err := seal.CreateKeyPair(name+".key", name+".pub")
+			public, err := sign.CreateKeyPair(name+".key", name+".pub")
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "made %s.key (keep it secret) and %s.pub (give it to the auditor)\n", name, name)
-			_, err = fmt.Fprintln(c.OutOrStdout(), seal.KeyID(public))
+			_, err = fmt.Fprintln(c.OutOrStdout(), sign.KeyID(public))
 			return err
 		},
 	}
@@ -58,16 +57,16 @@ private key file; without it the one of the configuration is taken.`,
 			}
 			private = cfg.Signing.PrivateKey
 		}
-		key, err := seal.ReadPrivate(private)
+		key, err := sign.ReadPrivate(private)
 		if err != nil {
 			return err
 		}
 		public := key.Public().(ed25519.PublicKey)
-		text, err := seal.MarshalPublic(public)
+		text, err := sign.MarshalPublic(public)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(c.ErrOrStderr(), "key id %s\n", seal.KeyID(public))
+		fmt.Fprintf(c.ErrOrStderr(), "key id %s\n", sign.KeyID(public))
 		_, err = c.OutOrStdout().Write(text)
 		return err
 	}

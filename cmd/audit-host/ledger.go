@@ -7,10 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/audit"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
 	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
 )
 
 // ledgerSource says where a ledger is that is to be read.
@@ -49,7 +49,7 @@ func (s ledgerSource) keys() []string {
 
 // remembered is the head in the configuration's state directory; nil if there
 // is none.
-func (s ledgerSource) remembered() (*audit.Head, error) {
+func (s ledgerSource) remembered() (*ledger.Head, error) {
 	if s.cfg == nil {
 		return nil, nil
 	}
@@ -57,15 +57,15 @@ func (s ledgerSource) remembered() (*audit.Head, error) {
 	if err != nil || !found {
 		return nil, err
 	}
-	return &audit.Head{Sequence: h.Sequence, RowHash: h.RowHash}, nil
+	return &ledger.Head{Sequence: h.Sequence, RowHash: h.RowHash}, nil
 }
 
 // open opens the ledger for reading.
-func (s ledgerSource) open(context.Context) (*host.Ledger, func() error, error) {
+func (s ledgerSource) open(context.Context) (*ledger.Reader, func() error, error) {
 	if err := startSQLite(s.cfg); err != nil {
 		return nil, nil, err
 	}
-	l, err := host.OpenLedger(s.path)
+	l, err := ledger.Open(s.path)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/event"
-	"github.com/audit-host/audit-host/host"
 )
 
 // deadLettersOf puts n letters for the ledger into a state directory.
@@ -32,7 +32,7 @@ func deadLettersOf(t *testing.T, config string, n int) {
 		}
 		letters = append(letters, abi.DeadLetter{Event: e, Sink: "ledger", Outcome: abi.Trap, Reason: "then", Attempts: 2, FailedAt: time.Now()})
 	}
-	d, err := host.OpenDeadLetters(filepath.Join(filepath.Dir(config), "state", "dead-letters.db"))
+	d, err := deadletter.Open(filepath.Join(filepath.Dir(config), "state", "dead-letters.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

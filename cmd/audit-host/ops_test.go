@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -71,6 +72,7 @@ func until(t *testing.T, what string, holds func() bool) {
 		if t.Context().Err() != nil {
 			t.Fatalf("not before the end of the test: %s", what)
 		}
+		time.Sleep(2 * time.Millisecond)
 	}
 }
 
@@ -96,8 +98,12 @@ func TestPoisonAmongTenThousand(t *testing.T) {
 	config := home(t, withSink("name = \"mock\"\nplugin = \"sink-mock\"\nbatch_events = 512\nconfig.rules = [{do = \"trap\", ids = [\"e07321\"], text = \"poison\"}]")...)
 	d := serve(t, config)
 	ids, body := numbered("e", n)
-	d.post(t, "ledger", body)
-	m := d.scrape(t)
+	d.post(t, "accepted", body)
+	var m map[string]float64
+	until(t, "both sinks are done", func() bool {
+		m = d.scrape(t)
+		return m[`audit_host_appended_total{sink="ledger"}`] == n && m[`audit_host_pending{sink="mock"}`] == 0
+	})
 	if got := m[`audit_host_appended_total{sink="mock"}`]; got != n-1 {
 		t.Errorf("the mock has %v", got)
 	}

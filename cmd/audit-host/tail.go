@@ -13,7 +13,7 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/visible"
 	"github.com/audit-host/audit-host/event"
-	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 )
 
 // rowJSON is a row for machines. Hashes and signature are hexadecimal.
@@ -85,7 +85,7 @@ verified.`,
 	return c
 }
 
-func rowForJSON(r *ledger.Row) rowJSON {
+func rowForJSON(r *chain.Row) rowJSON {
 	j := rowJSON{
 		Sequence: r.Sequence, ID: r.ID, AgentID: r.AgentID, EventType: r.EventType, Timestamp: r.Timestamp,
 		Payload: r.Payload, PayloadHash: hex.EncodeToString(r.PayloadHash), AttestLevel: r.AttestLevel,
@@ -101,7 +101,7 @@ func rowForJSON(r *ledger.Row) rowJSON {
 	return j
 }
 
-func rowForPeople(r *ledger.Row) string {
+func rowForPeople(r *chain.Row) string {
 	text := fmt.Sprintf("%d  %s  %s  %s", r.Sequence, visible.Word(r.Timestamp), visible.Word(r.EventType), visible.Word(r.AgentID))
 	d, err := event.DecisionOf(abi.Event{ID: r.ID, Payload: r.Payload})
 	switch {

@@ -11,8 +11,8 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 
-	"github.com/audit-host/audit-host/ledger"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/ledger/chain"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // change runs SQL on a ledger, as somebody would who may write the file.
@@ -90,7 +90,7 @@ func TestTampering(t *testing.T) {
 	}
 
 	t.Run("columns", func(t *testing.T) {
-		for name := range strings.SplitSeq(ledger.Columns, ", ") {
+		for name := range strings.SplitSeq(chain.Columns, ", ") {
 			for _, row := range []uint64{1, 3, rows} {
 				t.Run(fmt.Sprint(name, row), func(t *testing.T) {
 					switch name {
@@ -196,11 +196,11 @@ func rewrite(t *testing.T, file string, n int, key ed25519.PrivateKey) {
 		t.Fatal(err)
 	}
 	hash := sha256.Sum256([]byte(payload))
-	digest := seal.Digest(id, agent, kind, hash, at)
+	digest := sign.Digest(id, agent, kind, hash, at)
 	if key != nil {
-		signature, keyID = ed25519.Sign(key, digest[:]), seal.KeyID(key.Public().(ed25519.PublicKey))
+		signature, keyID = ed25519.Sign(key, digest[:]), sign.KeyID(key.Public().(ed25519.PublicKey))
 	}
-	row := sha256.Sum256(ledger.AppendRowPreimage(nil, prev, uint64(n), digest[:], signature, []byte("daemon_signed"), []byte(keyID)))
+	row := sha256.Sum256(chain.AppendRowPreimage(nil, prev, uint64(n), digest[:], signature, []byte("daemon_signed"), []byte(keyID)))
 	change(t, file, fmt.Sprintf("UPDATE signed_events SET payload = ?, payload_hash = ?, signature = ?, key_id = ?, row_hash = ? WHERE sequence = %d", n),
 		payload, hash[:], signature, keyID, row[:])
 	change(t, file, fmt.Sprintf("UPDATE signed_events SET prev_hash = ? WHERE sequence = %d", n+1), row[:])

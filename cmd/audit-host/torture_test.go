@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
 )
 
 // torture runs the real binary under load and kills it, again and again. It
@@ -219,7 +219,7 @@ func (x *torture) output(t *testing.T, args ...string) []byte {
 // that was acknowledged missing. It returns the number of rows.
 func (x *torture) compare(t *testing.T) int {
 	t.Helper()
-	l, err := host.OpenLedger(filepath.Join(x.home, "ledger.db"))
+	l, err := ledger.Open(filepath.Join(x.home, "ledger.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,19 +1,16 @@
 package main
 
 import (
-	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/audit"
-	"github.com/audit-host/audit-host/host"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/sign"
 )
 
 func newVerify() *cobra.Command {
@@ -53,9 +50,9 @@ and are named.`,
 	head := c.Flags().String("head", "", "a head that was remembered, as `SEQUENCE:ROW_HASH`")
 	asJSON := jsonFlag(c, "write the report as one JSON object")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		var o audit.Options
+		var o ledger.VerifyOptions
 		if *head != "" {
-			remembered, err := audit.ParseHead(*head)
+			remembered, err := ledger.ParseHead(*head)
 			if err != nil {
 				return usageError("--%w", err)
 			}
@@ -71,16 +68,23 @@ and are named.`,
 		var unreadable error
 		o.Own, unreadable = file.remembered()
 		for _, name := range append(file.keys(), *keys...) {
-			key, err := seal.ReadPublic(name)
+			key, err := sign.ReadPublic(name)
 			if err != nil {
 				return err
 			}
 			o.Keys = append(o.Keys, ed25519.PublicKey(key))
 		}
-		report, err := verify(c.Context(), file, o, c.ErrOrStderr())
-		if changed := (*host.FormatError)(nil); errors.As(err, &changed) && changed.Changed {
-			report, err = audit.Changed(changed), nil
+		if err := startSQLite(file.cfg); err != nil {
+			return err
 		}
+		var bar progress
+		var begun sync.Once
+		o.Progress = func(rows, total uint64) {
+			begun.Do(func() { bar = newProgress(c.ErrOrStderr(), "verifying", int64(total), false) })
+			bar.set(int64(rows))
+		}
+		report, err := ledger.Verify(c.Context(), file.path, o)
+		bar.end()
 		if err != nil {
 			return err
 		}
@@ -105,46 +109,8 @@ and are named.`,
 	return c
 }
 
-// Readers of verify beside the first: each is an instance of SQLite, some
-// megabytes, and takes some milliseconds to start.
-const (
-	maxReaders    = 15
-	rowsPerReader = 8 * host.PageRows
-)
-
-func verify(ctx context.Context, file ledgerSource, o audit.Options, stderr io.Writer) (report audit.Report, err error) {
-	l, closeLedger, err := file.open(ctx)
-	if err != nil {
-		return report, err
-	}
-	defer func() { err = errors.Join(err, closeLedger()) }()
-	// The counter of a sound ledger is its number of rows, without counting.
-	total, err := l.HighWater(ctx)
-	if err != nil {
-		var damaged *host.RowError
-		if !errors.As(err, &damaged) {
-			return report, err
-		}
-	}
-	// A reader for each processor, if there is something to do for it.
-	for range min(runtime.GOMAXPROCS(0)-1, maxReaders, int(total/rowsPerReader)) {
-		other, openErr := l.Another()
-		if openErr != nil {
-			return report, openErr
-		}
-		defer func() { err = errors.Join(err, other.Close()) }()
-		o.Readers = append(o.Readers, other)
-	}
-	o.Unread, o.NoLog, o.Foreign, o.Allowed = l.NotRead(), l.NoLog(), l.Foreign(), l.Allowed()
-	bar := newProgress(stderr, "verifying", int64(total), false)
-	defer bar.end()
-	o.Progress = func(rows uint64) { bar.set(int64(rows)) }
-	o.OnDisk = l.OnDisk
-	return audit.Verify(ctx, l, o)
-}
-
 // describe writes the report for people.
-func describe(w io.Writer, path string, r audit.Report) error {
+func describe(w io.Writer, path string, r ledger.Report) error {
 	p := func(format string, args ...any) string { return fmt.Sprintf(format, args...) }
 	text := p("verified: %s, %d rows\n", path, r.Rows)
 	switch {

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/audit-host/audit-host/abi"
-	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 )
 
 // An event of the kit is known by its id, a UUID that begins with mark and ends
@@ -75,7 +75,7 @@ func markOf(id string) string { return id[:idSize] }
 // seal computes what depends on the rest of an event.
 func seal(e *abi.Event) {
 	e.PayloadHash = sha256.Sum256(e.Payload)
-	e.Digest = sha256.Sum256(ledger.AppendEventPreimage(nil, e.ID, e.AgentID, e.EventType, e.PayloadHash[:], e.Timestamp))
+	e.Digest = sha256.Sum256(chain.AppendEventPreimage(nil, e.ID, e.AgentID, e.EventType, e.PayloadHash[:], e.Timestamp))
 	if e.AttestLevel == abi.AttestDaemonSigned {
 		e.Signature = ed25519.Sign(kitKey, e.Digest[:])
 	}

@@ -29,7 +29,7 @@ import (
 // So nothing is concluded from a database before rewriteLog has had its log
 // written and synced once more: at each open, and so after each failed commit,
 // which costs the connection. Until then it is doubtful, and a reader of this
-// process says so ([Ledger.OnDisk]).
+// process says so ([Reader.OnDisk]).
 //
 // Writing the log back into the database (wal_checkpoint) is not enough, and is
 // not done before: it syncs a log in which nothing is dirty, and overwrites pages

@@ -77,6 +77,15 @@ func (s *Stmt) Raw(n int) (r *RawRow, err error) {
 	return r, nil
 }
 
+// What a column holds.
+const (
+	Integer = sqlite3.INTEGER
+	Text    = sqlite3.TEXT
+	Blob    = sqlite3.BLOB
+	Null    = sqlite3.NULL
+)
+
+// Kind returns what column i holds.
 func (r *RawRow) Kind(i int) sqlite3.Datatype { return sqlite3.Datatype(r.types[i]) }
 
 // Integer returns column i, which is an INTEGER.

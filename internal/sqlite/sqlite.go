@@ -177,7 +177,7 @@ type Action struct {
 type Conn struct {
 	DB   *sqlite3.Conn // the binding's, for what is not here
 	Path string        // absolute
-	vfs  string // the layer that it was opened with
+	vfs  string        // the layer that it was opened with
 	mod  api.Module
 	row  *RawRow // once a row was read
 	// gauge is the meter of the engine's instance.

@@ -14,8 +14,9 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 	"github.com/audit-host/audit-host/plugins/bundled"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // What the plugin costs: the bundled sink and the statements that it has
@@ -36,7 +37,7 @@ type appender interface {
 // stage has open's appender commit the events.
 func stage(open func(ctx context.Context, cache, dir string) (appender, func() error, error)) func(context.Context, *bench, string) ([]value, error) {
 	return func(ctx context.Context, b *bench, dir string) (_ []value, err error) {
-		sealed, err := events(b.minted, min(stageEvents, b.events), seal.NewSealer(ed25519.NewKeyFromSeed(make([]byte, 32))))
+		sealed, err := events(b.minted, min(stageEvents, b.events), sign.NewSealer(ed25519.NewKeyFromSeed(make([]byte, 32))))
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +84,7 @@ func openPlugged(ctx context.Context, dir, home string) (appender, func() error,
 	path := filepath.Join(home, "ledger.db")
 	wasm, err := bundled.Read("sink-sqlite")
 	if err == nil {
-		err = host.CreateLedger(path)
+		err = ledger.Create(path)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -113,7 +114,7 @@ type direct struct {
 	c                         *wasmsqlite.Conn
 	head, one, many, position *wasmsqlite.Stmt
 	sequence, last            uint64
-	prev                      [ledger.HashSize]byte
+	prev                      [chain.HashSize]byte
 	preimage                  []byte
 }
 
@@ -123,7 +124,7 @@ func openDirect(_ context.Context, dir, home string) (appender, func() error, er
 		return nil, nil, err
 	}
 	path := filepath.Join(home, "direct.db")
-	if err := host.CreateLedger(path); err != nil {
+	if err := ledger.Create(path); err != nil {
 		return nil, nil, err
 	}
 	c, err := wasmsqlite.Open(path)
@@ -135,10 +136,10 @@ func openDirect(_ context.Context, dir, home string) (appender, func() error, er
 		return errors.Join(d.head.Close(), d.one.Close(), d.many.Close(), d.position.Close(), c.Close(), cache.Close(context.Background()))
 	}
 	err = c.Exec("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 10000; PRAGMA temp_store = MEMORY")
-	row := "(?" + strings.Repeat(",?", ledger.NumColumns-1) + ")"
-	insert := "INSERT INTO " + ledger.Table + " (" + ledger.Columns + ") VALUES " + row
+	row := "(?" + strings.Repeat(",?", chain.NumColumns-1) + ")"
+	insert := "INSERT INTO " + chain.Table + " (" + chain.Columns + ") VALUES " + row
 	for to, text := range map[**wasmsqlite.Stmt]string{
-		&d.head: "SELECT sequence FROM " + ledger.Table + " ORDER BY sequence DESC LIMIT 1",
+		&d.head: "SELECT sequence FROM " + chain.Table + " ORDER BY sequence DESC LIMIT 1",
 		&d.one:  insert, &d.many: insert + strings.Repeat(","+row, rowsPerStatement-1),
 		&d.position: "INSERT INTO queue_positions VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET position = max(position, excluded.position)",
 	} {
@@ -169,7 +170,7 @@ func (d *direct) append(_ context.Context, list []*abi.Event) error {
 			n, s = rowsPerStatement, d.many
 		}
 		for i, e := range list[:n] {
-			if err := d.bind(s, i*ledger.NumColumns, e); err != nil {
+			if err := d.bind(s, i*chain.NumColumns, e); err != nil {
 				return err
 			}
 		}
@@ -188,9 +189,9 @@ func (d *direct) append(_ context.Context, list []*abi.Event) error {
 func (d *direct) bind(s *wasmsqlite.Stmt, at int, e *abi.Event) error {
 	d.sequence++
 	d.last = e.Seq
-	d.preimage = ledger.AppendRowPreimage(d.preimage[:0], d.prev[:], d.sequence, e.Digest[:], e.Signature, []byte(e.AttestLevel), []byte(e.KeyID))
+	d.preimage = chain.AppendRowPreimage(d.preimage[:0], d.prev[:], d.sequence, e.Digest[:], e.Signature, []byte(e.AttestLevel), []byte(e.KeyID))
 	hash := sha256.Sum256(d.preimage)
-	// In the order of ledger.Columns.
+	// In the order of chain.Columns.
 	err := errors.Join(s.BindText(at+1, e.ID), s.BindText(at+2, e.AgentID), s.BindText(at+3, e.EventType), s.BindBlob(at+4, e.PayloadHash[:]),
 		s.BindBlob(at+5, e.Signature), s.BindText(at+6, e.AttestLevel), s.BindText(at+7, e.Timestamp), s.BindBlob(at+8, d.prev[:]),
 		s.BindInt64(at+9, int64(d.sequence)), s.BindRawText(at+10, e.Payload), s.BindText(at+11, e.KeyID), s.BindBlob(at+12, hash[:]))
@@ -200,7 +201,7 @@ func (d *direct) bind(s *wasmsqlite.Stmt, at int, e *abi.Event) error {
 
 // openNative is SQLite in machine code, without metering.
 func openNative(ctx context.Context, _, dir string) (appender, func() error, error) {
-	c, stop, err := openSQLite(ctx, filepath.Join(dir, "native.db"), "FULL", 10_000, ledger.Schema[:]...)
+	c, stop, err := openSQLite(ctx, filepath.Join(dir, "native.db"), "FULL", 10_000, chain.Schema[:]...)
 	if err != nil {
 		return nil, nil, err
 	}

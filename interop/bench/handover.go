@@ -14,7 +14,7 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/host"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // What it costs to hand a batch over to a guest that does nothing with it: the
@@ -42,7 +42,7 @@ const (
 )
 
 // events reads n events from a file and seals them.
-func events(path string, n int, sealer *seal.Sealer) ([]abi.Event, error) {
+func events(path string, n int, sealer *sign.Sealer) ([]abi.Event, error) {
 	list := make([]abi.Event, 0, n)
 	err := lines(path, func(line []byte) error {
 		e, _, err := event.ParseNative(line, event.Options{})
@@ -69,7 +69,7 @@ func events(path string, n int, sealer *seal.Sealer) ([]abi.Event, error) {
 // encoded form.
 func handedOver(open func(ctx context.Context, wasmCache string) (deliver func(*abi.Batch, []byte) error, stop func() error, err error)) func(context.Context, *bench, string) ([]value, error) {
 	return func(ctx context.Context, b *bench, _ string) (_ []value, err error) {
-		list, err := events(b.minted, handoverEvents, seal.NewSealer(nil))
+		list, err := events(b.minted, handoverEvents, sign.NewSealer(nil))
 		if err != nil {
 			return nil, err
 		}

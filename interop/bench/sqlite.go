@@ -19,8 +19,8 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/event"
-	"github.com/audit-host/audit-host/ledger"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/ledger/chain"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // openSQLite opens a database on one connection, which it keeps.
@@ -147,7 +147,7 @@ func withoutPlugin(signed bool, batch int, open func(ctx context.Context, cache,
 		if signed {
 			key = ed25519.NewKeyFromSeed(make([]byte, 32))
 		}
-		sealer := seal.NewSealer(key)
+		sealer := sign.NewSealer(key)
 
 		elapsed, used := stopwatch(), ownCPU()
 		parsed, sealed := make(chan []*abi.Event, 4), make(chan []*abi.Event, 1)
@@ -195,8 +195,8 @@ func withoutPlugin(signed bool, batch int, open func(ctx context.Context, cache,
 	}
 }
 
-// chain writes ledger rows.
-type chain struct {
+// linked writes ledger rows.
+type linked struct {
 	c          *sql.Conn
 	one, many  *sql.Stmt
 	head       *sql.Stmt
@@ -208,12 +208,12 @@ type chain struct {
 
 const rowsPerStatement = 16
 
-func newChain(ctx context.Context, c *sql.Conn) (*chain, error) {
-	row := "(?" + strings.Repeat(",?", ledger.NumColumns-1) + ")"
-	text := "INSERT INTO " + ledger.Table + " (" + ledger.Columns + ") VALUES " + row
-	w := &chain{c: c, prev: make([]byte, ledger.HashSize)}
+func newChain(ctx context.Context, c *sql.Conn) (*linked, error) {
+	row := "(?" + strings.Repeat(",?", chain.NumColumns-1) + ")"
+	text := "INSERT INTO " + chain.Table + " (" + chain.Columns + ") VALUES " + row
+	w := &linked{c: c, prev: make([]byte, chain.HashSize)}
 	for to, text := range map[**sql.Stmt]string{&w.one: text, &w.many: text + strings.Repeat(","+row, rowsPerStatement-1),
-		&w.head: "SELECT coalesce(max(sequence), 0) FROM " + ledger.Table} {
+		&w.head: "SELECT coalesce(max(sequence), 0) FROM " + chain.Table} {
 		var err error
 		if *to, err = c.PrepareContext(ctx, text); err != nil {
 			return nil, err
@@ -223,7 +223,7 @@ func newChain(ctx context.Context, c *sql.Conn) (*chain, error) {
 }
 
 // append commits a batch.
-func (w *chain) append(ctx context.Context, list []*abi.Event) error {
+func (w *linked) append(ctx context.Context, list []*abi.Event) error {
 	if _, err := w.c.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
@@ -242,13 +242,13 @@ func (w *chain) append(ctx context.Context, list []*abi.Event) error {
 		w.parameters = w.parameters[:0]
 		for _, e := range list[:n] {
 			w.sequence++
-			w.preimage = ledger.AppendRowPreimage(w.preimage[:0], w.prev, w.sequence, e.Digest[:], e.Signature, []byte(e.AttestLevel), []byte(e.KeyID))
+			w.preimage = chain.AppendRowPreimage(w.preimage[:0], w.prev, w.sequence, e.Digest[:], e.Signature, []byte(e.AttestLevel), []byte(e.KeyID))
 			hash := sha256.Sum256(w.preimage)
 			var signature, key any
 			if e.Signature != nil {
 				signature, key = e.Signature, e.KeyID
 			}
-			// In the order of ledger.Columns.
+			// In the order of chain.Columns.
 			w.parameters = append(w.parameters, e.ID, e.AgentID, e.EventType, e.PayloadHash[:], signature, e.AttestLevel, e.Timestamp,
 				w.prev, int64(w.sequence), string(e.Payload), key, hash[:])
 			w.prev = hash[:]

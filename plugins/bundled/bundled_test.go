@@ -282,7 +282,7 @@ func TestMakeRebuildsOnlyWhatChanged(t *testing.T) {
 		{"plugins/bundled/bundled.go", nil},
 		{"plugins/sink-sqlite/chain.go", []string{"sink-sqlite"}},
 		{"plugins/sink-mock/manifest.json", []string{"sink-mock"}},
-		{"ledger/ledger.go", []string{"sink-file", "sink-http", "sink-mock", "sink-sqlite"}},
+		{"ledger/chain/chain.go", []string{"sink-file", "sink-http", "sink-mock", "sink-sqlite"}},
 		{"plugins/shape/shape.go", []string{"sink-file", "sink-http"}},
 		{"abi/guest/wasm.go", []string{"sink-file", "sink-http", "sink-mock", "sink-sqlite"}},
 	} {

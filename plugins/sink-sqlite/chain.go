@@ -7,13 +7,13 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
-	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 )
 
 // head is the last row of the ledger; its zero value is that of an empty one.
 type head struct {
 	sequence uint64
-	hash     [ledger.HashSize]byte
+	hash     [chain.HashSize]byte
 }
 
 // goOn is what to do about a ledger that went back in time.
@@ -56,7 +56,7 @@ const (
 	// has one row.
 	keptSQL = "SELECT (SELECT max(sequence) FROM signed_events), (SELECT row_hash FROM signed_events ORDER BY sequence DESC LIMIT 1), " +
 		"EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = 'idx_signed_events_id' AND sql LIKE 'CREATE UNIQUE INDEX % ON signed_events(id)')"
-	insertSQL   = "INSERT INTO " + ledger.Table + " (" + ledger.Columns + ") VALUES"
+	insertSQL   = "INSERT INTO " + chain.Table + " (" + chain.Columns + ") VALUES"
 	positionSQL = "INSERT INTO queue_positions (queue, position) VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET position = max(position, excluded.position)"
 	contentSQL  = "SELECT count(*) FROM sqlite_schema"
 )
@@ -95,12 +95,12 @@ func (s *sink) connect() guest.Answer {
 		if a := s.create(); a.Outcome != abi.OK {
 			return a
 		}
-	case id != ledger.ApplicationID:
+	case id != chain.ApplicationID:
 		return guest.Busy(pauseBroken, "the database is no ledger: its application_id is "+strconv.FormatInt(id, 10)+
-			", that of a ledger is "+strconv.Itoa(ledger.ApplicationID)+"; name another file in sink.grant.sql.database, audit-host init makes one")
-	case version != ledger.SchemaVersion:
+			", that of a ledger is "+strconv.Itoa(chain.ApplicationID)+"; name another file in sink.grant.sql.database, audit-host init makes one")
+	case version != chain.SchemaVersion:
 		return guest.Busy(pauseBroken, "the ledger has the format "+strconv.FormatInt(version, 10)+
-			", this plugin writes "+strconv.Itoa(ledger.SchemaVersion)+"; use the audit-host that made it")
+			", this plugin writes "+strconv.Itoa(chain.SchemaVersion)+"; use the audit-host that made it")
 	}
 	return s.readHead(what)
 }
@@ -152,7 +152,7 @@ func (s *sink) create() guest.Answer {
 	s.script.Reset()
 	s.script.Step(abi.SQLGuard, contentSQL, 1, 1)
 	s.script.Int(0)
-	for _, statement := range ledger.Schema {
+	for _, statement := range chain.Schema {
 		s.script.Step(abi.SQLExec, statement, 0, 0)
 	}
 	switch status, answer := s.script.Run(abi.SQLWrite, s.answer[:]); status {
@@ -170,7 +170,7 @@ func (s *sink) create() guest.Answer {
 func (s *sink) next(n int) head {
 	h := head{sequence: s.head.sequence + uint64(n), hash: s.head.hash}
 	if n > 0 {
-		copy(h.hash[:], s.hashes[(n-1)*ledger.HashSize:])
+		copy(h.hash[:], s.hashes[(n-1)*chain.HashSize:])
 	}
 	return h
 }
@@ -213,7 +213,7 @@ func (s *sink) append(b abi.View, p *plan) (abi.SQLStatus, []byte) {
 			sc.Int(int64(s.head.sequence))
 			sc.Blob(s.head.hash[:])
 		}
-		sc.Step(abi.SQLMany, insertSQL, ledger.NumColumns, n)
+		sc.Step(abi.SQLMany, insertSQL, chain.NumColumns, n)
 		s.rows(b, p, n)
 		kept := s.next(n)
 		s.kept = kept.hash
@@ -233,7 +233,7 @@ func (s *sink) append(b abi.View, p *plan) (abi.SQLStatus, []byte) {
 // rows adds the cells of the rows of a batch and computes their hashes.
 func (s *sink) rows(b abi.View, p *plan, n int) {
 	// Not to be moved while the script points into it: all room first.
-	s.hashes = slices.Grow(s.hashes[:0], n*ledger.HashSize)[:n*ledger.HashSize]
+	s.hashes = slices.Grow(s.hashes[:0], n*chain.HashSize)[:n*chain.HashSize]
 	sc, prev, sequence, hashes := &s.script, s.head.hash[:], s.head.sequence, s.hashes
 	for i := range b.Len() {
 		if p.leaves(i) {
@@ -241,11 +241,11 @@ func (s *sink) rows(b abi.View, p *plan, n int) {
 		}
 		e := b.At(i)
 		sequence++
-		hash := hashes[:ledger.HashSize]
-		hashes = hashes[ledger.HashSize:]
+		hash := hashes[:chain.HashSize]
+		hashes = hashes[chain.HashSize:]
 		signature, level, keyID := e.Signature(), e.AttestLevel(), e.KeyID()
-		s.row = ledger.AppendRowPreimage(s.row[:0], prev, sequence, e.Digest(), signature, level, keyID)
-		guest.SHA256((*[ledger.HashSize]byte)(hash), s.row)
+		s.row = chain.AppendRowPreimage(s.row[:0], prev, sequence, e.Digest(), signature, level, keyID)
+		guest.SHA256((*[chain.HashSize]byte)(hash), s.row)
 		// In the order of ledger.Columns.
 		sc.Text(e.ID())
 		sc.Text(e.AgentID())

@@ -9,7 +9,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
-	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 )
 
 // TestT26_ErrorsAreClassifiedByTheirIndex: what counts as the race for the
@@ -60,7 +60,7 @@ func TestWhatWaitingMendsKeepsTheBatch(t *testing.T) {
 		for failing := 1; failing <= 4; failing++ {
 			t.Run(fmt.Sprintf("status %d at script %d", status, failing), func(t *testing.T) {
 				n := newNative(t)
-				must(t, n.db, strings.Join(ledger.Schema, ";"))
+				must(t, n.db, strings.Join(chain.Schema, ";"))
 				script := 0
 				n.fault = func(uint32) (abi.SQLStatus, string) {
 					if script++; script == failing {
@@ -119,7 +119,7 @@ func TestMissingLedgerNamesTheMend(t *testing.T) {
 // TestForeignDatabasesAreRefused: nothing is written into what is not a ledger
 // of this version, and no event is lost for it.
 func TestForeignDatabasesAreRefused(t *testing.T) {
-	schema := strings.Join(ledger.Schema, ";") + ";"
+	schema := strings.Join(chain.Schema, ";") + ";"
 	for name, c := range map[string]struct{ sql, says string }{
 		"other application":   {schema + "PRAGMA application_id = 7", "its application_id is 7"},
 		"no application":      {"CREATE TABLE t (x)", "its application_id is 0"},
@@ -192,7 +192,7 @@ func TestLedgerIsMadeOnce(t *testing.T) {
 	n.before = func(mode uint32, _ []guest.Step) {
 		if mode == abi.SQLWrite {
 			n.before = nil
-			must(t, other, "BEGIN;"+strings.Join(ledger.Schema, ";")+";COMMIT")
+			must(t, other, "BEGIN;"+strings.Join(chain.Schema, ";")+";COMMIT")
 			insertAsOther(t, other, event(0, "other"))
 		}
 	}
@@ -218,7 +218,7 @@ func TestT25_RebuiltTableRejects(t *testing.T) {
 		for _, when := range []string{"before the first batch", "between two"} {
 			t.Run(name+" "+when, func(t *testing.T) {
 				n := newNative(t)
-				must(t, n.db, strings.Join(ledger.Schema, ";"))
+				must(t, n.db, strings.Join(chain.Schema, ";"))
 				rows := int64(0)
 				if when == "between two" {
 					want(t, n.deliver(batchOf(1, 1, event(1, "first"))), abi.OK)

@@ -1,5 +1,5 @@
 // Command sink-sqlite is the bundled plugin that writes the ledger: it keeps
-// the hash chain of package ledger in the SQLite database of its sql grant.
+// the hash chain of package ledger/chain in the SQLite database of its sql grant.
 //
 // Guarantees:
 //   - One transaction per batch. When it answers OK or PARTIAL, what it counts
@@ -28,7 +28,7 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
-	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 )
 
 func main() {}
@@ -68,7 +68,7 @@ type sink struct {
 	// answer has room for the largest answer: a chunk of a lookup.
 	answer [64 << 10]byte
 	// kept is the hash that the last row of the batch must have.
-	kept [ledger.HashSize]byte
+	kept [chain.HashSize]byte
 	// hashes are the row hashes of the batch, row the text of one.
 	hashes, row []byte
 }

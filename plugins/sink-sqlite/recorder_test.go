@@ -12,16 +12,18 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/queue"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // installed is the source system's installer (B25): a queue, a recorder with
 // its drainer, the plugin in the real host, dead letters beside the ledger.
 type installed struct {
 	*queue.Recorder
-	letters *host.DeadLetters
+	letters *deadletter.Store
 	begun   chan struct{}
 }
 
@@ -54,7 +56,7 @@ func (i installed) deliveries(t *testing.T, n int) {
 
 func install(t *testing.T, o host.Options) installed {
 	t.Helper()
-	letters, err := host.OpenDeadLetters(filepath.Join(t.TempDir(), "dead-letters.db"))
+	letters, err := deadletter.Open(filepath.Join(t.TempDir(), "dead-letters.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,7 @@ func install(t *testing.T, o host.Options) installed {
 	r, err := queue.NewRecorder(t.Context(), queue.RecorderOptions{
 		Queue:       queue.NewMemory(queue.MemoryOptions{}),
 		Sinks:       []queue.SinkOptions{{Name: "ledger", Sink: announced{s, begun}, Plugin: s.Digest(), Required: true, MaxRestarts: 3}},
-		Sealer:      seal.NewSealer(testKey),
+		Sealer:      sign.NewSealer(testKey),
 		DeadLetters: letters,
 		Check:       func(abi.Event) error { return nil },
 	})
@@ -156,7 +158,7 @@ func TestT25_RebuiltTableLandsInTheDeadLetters(t *testing.T) {
 	if n := one(t, db, "SELECT count(*) FROM signed_events"); n != int64(0) {
 		t.Errorf("%v rows", n)
 	}
-	list, err := i.letters.List(t.Context(), host.LetterFilter{})
+	list, err := i.letters.List(t.Context(), deadletter.Filter{})
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%v, %v", list, err)
 	}
@@ -194,7 +196,7 @@ func TestLockForAWhile(t *testing.T) {
 // table takes become dead letters, alone.
 func TestPoisonAmongGoodOnes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	if err := host.CreateLedger(path); err != nil {
+	if err := ledger.Create(path); err != nil {
 		t.Fatal(err)
 	}
 	must(t, openDB(t, path), "CREATE TRIGGER x BEFORE INSERT ON signed_events WHEN new.agent_id = 'agent:mallory' BEGIN SELECT RAISE(ABORT, 'not her'); END")

@@ -14,11 +14,11 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
-	"github.com/audit-host/audit-host/ledger"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/ledger/chain"
+	"github.com/audit-host/audit-host/sign"
 )
 
-// rowHash computes a row's hash from the text of package ledger, without its
+// rowHash computes a row's hash from the text of package ledger/chain, without its
 // code.
 func rowHash(prev [32]byte, sequence uint64, e abi.Event) [32]byte {
 	lp := func(b []byte) []byte { return append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...) }
@@ -170,7 +170,7 @@ func TestAnAbandonedBatchLeavesItsRacesBehind(t *testing.T) {
 // TestRaceForTheFirstRow: the ledger was empty when the head was read.
 func TestRaceForTheFirstRow(t *testing.T) {
 	n := newNative(t)
-	must(t, n.db, strings.Join(ledger.Schema, ";"))
+	must(t, n.db, strings.Join(chain.Schema, ";"))
 	other := openDB(t, n.path)
 	n.before = func(mode uint32, _ []guest.Step) {
 		if mode == abi.SQLWrite {
@@ -212,7 +212,7 @@ func TestSameIDOtherContent(t *testing.T) {
 	minted := func(e abi.Event) abi.Event { e.Minted = true; return e }
 	typed := func(e abi.Event) abi.Event {
 		e.EventType = "governance.warn"
-		seal.NewSealer(testKey).Seal(&e)
+		sign.NewSealer(testKey).Seal(&e)
 		return e
 	}
 	first := event(1, "a")

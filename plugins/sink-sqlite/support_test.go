@@ -18,8 +18,8 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/abi/guest"
 	"github.com/audit-host/audit-host/internal/plugintest"
-	"github.com/audit-host/audit-host/ledger"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/ledger/chain"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // The tests of this folder run the plugin twice: natively, against SQLite with
@@ -37,13 +37,13 @@ func eventAt(seq uint64, id, timestamp, rule string) abi.Event {
 	e := abi.Event{ID: id, Seq: seq, AgentID: "agent:alice", EventType: "governance.refusal", Timestamp: timestamp,
 		Payload: fmt.Appendf(nil, `{"action":{"command":"rm","kind":"bash"},"agent_id":"agent:alice",`+
 			`"decision":{"decision":"refuse","reason":"no","rule_id":%q},"timestamp":%q}`, rule, timestamp)}
-	seal.NewSealer(testKey).Seal(&e)
+	sign.NewSealer(testKey).Seal(&e)
 	return e
 }
 
 // unsigned removes the signature, as a sealer without a key leaves it.
 func unsigned(e abi.Event) abi.Event {
-	seal.NewSealer(nil).Seal(&e)
+	sign.NewSealer(nil).Seal(&e)
 	return e
 }
 
@@ -319,13 +319,13 @@ func one(t *testing.T, db *sqlite3.Conn, sql string) any {
 }
 
 // readRows reads the ledger as the verifier gets it.
-func readRows(t *testing.T, db *sqlite3.Conn) []ledger.Row {
+func readRows(t *testing.T, db *sqlite3.Conn) []chain.Row {
 	t.Helper()
-	var rows []ledger.Row
+	var rows []chain.Row
 	blob := func(v any) []byte { b, _ := v.([]byte); return b }
 	text := func(v any) string { s, _ := v.(string); return s }
-	err := query(db, "SELECT "+ledger.Columns+" FROM signed_events ORDER BY sequence", nil, func(r []any) {
-		rows = append(rows, ledger.Row{ID: text(r[0]), AgentID: text(r[1]), EventType: text(r[2]), PayloadHash: blob(r[3]),
+	err := query(db, "SELECT "+chain.Columns+" FROM signed_events ORDER BY sequence", nil, func(r []any) {
+		rows = append(rows, chain.Row{ID: text(r[0]), AgentID: text(r[1]), EventType: text(r[2]), PayloadHash: blob(r[3]),
 			Signature: blob(r[4]), AttestLevel: text(r[5]), Timestamp: text(r[6]), PrevHash: blob(r[7]),
 			Sequence: uint64(r[8].(int64)), Payload: []byte(text(r[9])), KeyID: text(r[10]), RowHash: blob(r[11])})
 	})
@@ -336,11 +336,11 @@ func readRows(t *testing.T, db *sqlite3.Conn) []ledger.Row {
 }
 
 // verified checks the whole chain and returns its rows.
-func verified(t *testing.T, db *sqlite3.Conn, rows int) []ledger.Row {
+func verified(t *testing.T, db *sqlite3.Conn, rows int) []chain.Row {
 	t.Helper()
 	list := readRows(t, db)
-	v := seal.NewVerifier(testKey.Public().(ed25519.PublicKey))
-	if c := v.Check(seal.Link{}, list); c.Break != nil {
+	v := sign.NewVerifier(testKey.Public().(ed25519.PublicKey))
+	if c := v.Check(sign.Link{}, list); c.Break != nil {
 		t.Fatal(c.Break)
 	}
 	if len(list) != rows {

@@ -16,10 +16,12 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/internal/plugintest"
 	"github.com/audit-host/audit-host/ledger"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/ledger/chain"
+	"github.com/audit-host/audit-host/sign"
 )
 
 var cache *host.Cache
@@ -51,26 +53,26 @@ func deliver(t testing.TB, s *host.Sink, b *abi.Batch, o abi.Outcome) abi.Result
 }
 
 // verifiedLedger reads the ledger as an auditor does and checks the chain.
-func verifiedLedger(t testing.TB, path string, rows uint64) []ledger.Row {
+func verifiedLedger(t testing.TB, path string, rows uint64) []chain.Row {
 	t.Helper()
-	l, err := host.OpenLedger(path)
+	l, err := ledger.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	v := seal.NewVerifier(testKey.Public().(ed25519.PublicKey))
-	var list []ledger.Row
-	var head seal.Link
+	v := sign.NewVerifier(testKey.Public().(ed25519.PublicKey))
+	var list []chain.Row
+	var head sign.Link
 	for r, err := range l.Rows(t.Context()) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := v.Check(head, []ledger.Row{*r})
+		c := v.Check(head, []chain.Row{*r})
 		if c.Break != nil {
 			t.Fatal(c.Break)
 		}
 		head = c.Head
-		list = append(list, ledger.Row{ID: r.ID, AgentID: r.AgentID, EventType: r.EventType, Sequence: r.Sequence})
+		list = append(list, chain.Row{ID: r.ID, AgentID: r.AgentID, EventType: r.EventType, Sequence: r.Sequence})
 	}
 	if head.Sequence != rows {
 		t.Fatalf("%d rows, wanted %d", head.Sequence, rows)
@@ -118,7 +120,7 @@ func TestT23_BadPathKeepsTheEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	deliver(t, s, batchOf(1, 4, event(1, "a")), abi.Busy)
-	if err := host.CreateLedger(path); err != nil {
+	if err := ledger.Create(path); err != nil {
 		t.Fatal(err)
 	}
 	deliver(t, s, batchOf(1, 5, event(1, "a")), abi.OK)
@@ -130,7 +132,7 @@ func TestT23_BadPathKeepsTheEvents(t *testing.T) {
 func rebuiltTable(t *testing.T) (path string, db *sqlite3.Conn) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "ledger.db")
-	if err := host.CreateLedger(path); err != nil {
+	if err := ledger.Create(path); err != nil {
 		t.Fatal(err)
 	}
 	db = openDB(t, path)
@@ -176,7 +178,7 @@ func TestT26_TheHostsTextsAreClassified(t *testing.T) {
 }
 
 func TestT27_FreshDeadLettersAreNone(t *testing.T) {
-	d, err := host.OpenDeadLetters(filepath.Join(t.TempDir(), "dead-letters.db"))
+	d, err := deadletter.Open(filepath.Join(t.TempDir(), "dead-letters.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +217,7 @@ func TestLockOfOthersIsWaitedFor(t *testing.T) {
 func TestRacingWriters(t *testing.T) {
 	const batches, size = 100, 4
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	if err := host.CreateLedger(path); err != nil {
+	if err := ledger.Create(path); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
@@ -307,7 +309,7 @@ func TestBoundaryValues(t *testing.T) {
 	odd.Payload = []byte("{\"a\":\"\u2028\x7f\"}")
 	list := []abi.Event{long, big, odd}
 	for i := range list {
-		seal.NewSealer(testKey).Seal(&list[i])
+		sign.NewSealer(testKey).Seal(&list[i])
 	}
 	deliver(t, s, batchOf(1, 1, list...), abi.OK)
 	deliver(t, s, batchOf(1, 2, list...), abi.OK)
@@ -371,7 +373,7 @@ func BenchmarkDeliver(b *testing.B) {
 			list := make([]abi.Event, size)
 			batch := batchOf(0, 1, list...)
 			n := 0
-			sealer := seal.NewSealer(nil)
+			sealer := sign.NewSealer(nil)
 			for b.Loop() {
 				b.StopTimer()
 				for i := range list {

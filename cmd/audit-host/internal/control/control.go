@@ -26,7 +26,7 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/deadletter"
 )
 
 // socketName is the socket's name in the state directory.
@@ -91,7 +91,7 @@ type replayLine struct {
 
 // replayRequest says what is replayed.
 type replayRequest struct {
-	Filter host.LetterFilter `json:"filter"`
+	Filter deadletter.Filter `json:"filter"`
 }
 
 // Listener is an open socket.

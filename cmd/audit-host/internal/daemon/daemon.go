@@ -25,7 +25,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/metrics"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -200,10 +200,10 @@ func ledgerMetrics(p *pipeline.Pipeline) *metrics.Ledger {
 
 // countDead looks into the dead letters for a scrape, which does not wait long
 // for them.
-func countDead(letters *host.DeadLetters) metrics.Dead {
+func countDead(letters *deadletter.Store) metrics.Dead {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	t, err := letters.Tally(ctx, host.LetterFilter{})
+	t, err := letters.Tally(ctx, deadletter.Filter{})
 	return metrics.Dead{Open: t.Open, Resolved: t.Resolved, Oldest: t.Oldest, Err: err}
 }
 

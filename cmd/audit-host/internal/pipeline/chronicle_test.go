@@ -14,14 +14,14 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/event"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/queue"
 )
 
 // told reads the events about plugins back from the ledger, in order.
 func told(t *testing.T, database string) (list []event.Plugin, others int) {
 	t.Helper()
-	l, err := host.OpenLedger(database)
+	l, err := ledger.Open(database)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
-	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/internal/durable"
 	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 )
 
 // Head is a row that the ledger was seen to end with. It is kept outside the
@@ -29,7 +29,7 @@ import (
 // The keeper of the ledger (ledger.go) reads the head through a connection of its
 // own, at most a second after a delivery, and then writes it: temporary file,
 // fsync, rename, fsync of the directory. It writes only what the reader knows to be
-// on disk (host.Ledger.OnDisk): with synchronous=FULL SQLite syncs its log before it
+// on disk (ledger.Reader.OnDisk): with synchronous=FULL SQLite syncs its log before it
 // lets anybody see a commit, and a log that was read anew, after a crash or a fault,
 // counts once it was written to disk again. So the ledger has the row on disk before
 // it is remembered, and after a
@@ -63,7 +63,7 @@ func ReadHead(file string) (Head, bool, error) {
 	if err := json.Unmarshal(text, &h); err != nil {
 		return h, false, fmt.Errorf("read remembered head %s: %w", file, err)
 	}
-	if raw, err := hex.DecodeString(h.RowHash); err != nil || len(raw) != ledger.HashSize || h.Sequence == 0 {
+	if raw, err := hex.DecodeString(h.RowHash); err != nil || len(raw) != chain.HashSize || h.Sequence == 0 {
 		return h, false, fmt.Errorf("read remembered head %s: it holds no head", file)
 	}
 	return h, true, nil
@@ -92,7 +92,7 @@ func (e *WentBackError) Error() string {
 // and returns the present one; the remembered one, if the present one is not known
 // to be on disk. An error that wraps *[WentBackError] says that it went back.
 func lookAt(ctx context.Context, path string, was Head) (_ Head, err error) {
-	l, err := host.OpenLedger(path)
+	l, err := ledger.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && was.Sequence > 0:
 		return Head{}, &WentBackError{Was: was, Text: fmt.Sprintf("there is no ledger %s any more: it had %d rows at %s", path, was.Sequence, was.At.Format(time.RFC3339))}
@@ -107,7 +107,7 @@ func lookAt(ctx context.Context, path string, was Head) (_ Head, err error) {
 	return now, err
 }
 
-func lookInto(ctx context.Context, l *host.Ledger, path string, was Head) (Head, error) {
+func lookInto(ctx context.Context, l *ledger.Reader, path string, was Head) (Head, error) {
 	sequence, hash, err := l.Head(ctx)
 	if err != nil {
 		return Head{}, err

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -145,7 +145,7 @@ func (k *keeper) remember(ctx context.Context) error {
 		return nil // about to be made
 	}
 	unsaved := ""
-	var format *host.FormatError
+	var format *ledger.FormatError
 	switch {
 	case errors.As(err, &format) && format.Changed:
 		now, unsaved = was, err.Error() // nothing that it says is believed
@@ -357,12 +357,12 @@ func checkLedger(ctx context.Context, log *slog.Logger, path string, create bool
 // openHead reads what checkLedger returns. undone is why what was read is not known
 // to be on disk; with write that is mended first.
 func openHead(ctx context.Context, log *slog.Logger, path string, was Head, write bool) (now Head, positions map[[16]byte]uint64, undone, err error) {
-	l, err := host.OpenLedger(path)
+	l, err := ledger.Open(path)
 	if err == nil && write && l.OnDisk() != nil {
 		// Killed between a commit and its sync, or after the disk failed.
 		if err = l.Close(); err == nil {
-			undone = host.MakeDurable(ctx, path)
-			l, err = host.OpenLedger(path)
+			undone = ledger.MakeDurable(ctx, path)
+			l, err = ledger.Open(path)
 		}
 	}
 	if err != nil {

@@ -11,8 +11,9 @@ import (
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/ledger"
+	"github.com/audit-host/audit-host/ledger/chain"
 )
 
 // snapshotAge is how long one view of the ledger serves. A view holds back the
@@ -26,16 +27,16 @@ type Lookup struct {
 	ledger  string // path; empty if no sink has a database
 	create  bool   // the first event makes it
 	sink    string // whose dead letters count
-	letters *host.DeadLetters
+	letters *deadletter.Store
 
 	mu     sync.Mutex
-	view   *host.Ledger // nil if none is open; guarded by mu
-	of     time.Time    // when view's state was taken, zero while it rests; guarded by mu
-	head   ingest.Head  // of the state taken at headOf; guarded by mu
-	headOf time.Time    // guarded by mu
+	view   *ledger.Reader // nil if none is open; guarded by mu
+	of     time.Time      // when view's state was taken, zero while it rests; guarded by mu
+	head   ingest.Head    // of the state taken at headOf; guarded by mu
+	headOf time.Time      // guarded by mu
 }
 
-func newLookup(cfg *config.Config, letters *host.DeadLetters) *Lookup {
+func newLookup(cfg *config.Config, letters *deadletter.Store) *Lookup {
 	l := &Lookup{letters: letters}
 	if sink, ok := cfg.Ledger(); ok {
 		l.ledger, l.create, l.sink = sink.Grant.SQL.Database, sink.Grant.SQL.Create, sink.Name
@@ -60,7 +61,7 @@ func (l *Lookup) Find(ctx context.Context, id string, payload [sha256.Size]byte)
 	}
 	letter, err := l.letters.FindContent(ctx, l.sink, id, payload)
 	switch {
-	case errors.Is(err, host.ErrNoLetter):
+	case errors.Is(err, deadletter.ErrNoLetter):
 		return row, there, nil
 	case err != nil:
 		return ingest.Landed{}, false, err
@@ -79,7 +80,7 @@ func (l *Lookup) row(ctx context.Context, id string) (landed ingest.Landed, payl
 		if err = step(ctx); err != nil {
 			continue
 		}
-		var row *ledger.Row
+		var row *chain.Row
 		if row, err = l.view.Lookup(ctx, id); err == nil {
 			// A receipt is a promise. Where the ledger's writer has failed, the next
 			// view may show the same row when it is on disk.
@@ -92,7 +93,7 @@ func (l *Lookup) row(ctx context.Context, id string) (landed ingest.Landed, payl
 			return landed, row.PayloadHash, err == nil, err
 		}
 	}
-	if errors.Is(err, host.ErrNoRow) {
+	if errors.Is(err, ledger.ErrNoRow) {
 		err = nil
 	}
 	return ingest.Landed{}, nil, false, err
@@ -136,7 +137,7 @@ func (l *Lookup) open(context.Context) error {
 	if err := l.close(); err != nil {
 		return err
 	}
-	view, err := host.OpenLedger(l.ledger)
+	view, err := ledger.Open(l.ledger)
 	if err != nil {
 		return err
 	}

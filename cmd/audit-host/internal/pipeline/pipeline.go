@@ -23,10 +23,11 @@ import (
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/statedir"
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/host"
 	"github.com/audit-host/audit-host/queue"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // Options say what is built.
@@ -42,7 +43,7 @@ type Options struct {
 type Pipeline struct {
 	Recorder *queue.Recorder
 	Queue    queue.Queue
-	Letters  *host.DeadLetters
+	Letters  *deadletter.Store
 	// Level is the one at which an event survives a crash.
 	Level queue.Level
 	// Signed tells whether events are signed.
@@ -109,7 +110,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.Letters, err = host.OpenDeadLetters(cfg.DeadLetters.Path); err != nil {
+	if p.Letters, err = deadletter.Open(cfg.DeadLetters.Path); err != nil {
 		return nil, err
 	}
 	sinks, err := p.openSinks(ctx, cfg, plugins, o.Log)
@@ -176,11 +177,11 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	return p, nil
 }
 
-func (p *Pipeline) sealer(cfg *config.Config, log *slog.Logger) (*seal.Sealer, error) {
+func (p *Pipeline) sealer(cfg *config.Config, log *slog.Logger) (*sign.Sealer, error) {
 	var key ed25519.PrivateKey
 	if cfg.Signing.Enabled() {
 		var err error
-		if key, err = seal.ReadPair(cfg.Signing.PrivateKey, cfg.Signing.PublicKey); err != nil {
+		if key, err = sign.ReadPair(cfg.Signing.PrivateKey, cfg.Signing.PublicKey); err != nil {
 			return nil, err
 		}
 		p.keyID = keyID(key)
@@ -189,10 +190,10 @@ func (p *Pipeline) sealer(cfg *config.Config, log *slog.Logger) (*seal.Sealer, e
 		log.Warn("EVENTS ARE NOT SIGNED: who can write the ledger can forge it; make a pair with audit-host key new and name it in [signing]")
 	}
 	p.Signed = key != nil
-	return seal.NewSealer(key), nil
+	return sign.NewSealer(key), nil
 }
 
-func keyID(key ed25519.PrivateKey) string { return seal.KeyID(key.Public().(ed25519.PublicKey)) }
+func keyID(key ed25519.PrivateKey) string { return sign.KeyID(key.Public().(ed25519.PublicKey)) }
 
 // ledgerAtStart looks at the configuration's ledger, if it has one.
 func ledgerAtStart(ctx context.Context, cfg *config.Config, log *slog.Logger) (head Head, positions map[[16]byte]uint64, err error) {

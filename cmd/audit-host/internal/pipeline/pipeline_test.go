@@ -19,7 +19,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline/compiled"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/statedir"
 	"github.com/audit-host/audit-host/event"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -345,7 +345,7 @@ func TestLedgerIsLookedAtBeforeTheStart(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var format *host.FormatError
+	var format *ledger.FormatError
 	if err := start(); !errors.As(err, &format) {
 		t.Errorf("an empty file: %v", err)
 	}

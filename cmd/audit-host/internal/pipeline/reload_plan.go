@@ -11,7 +11,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/lockfile"
 	"github.com/audit-host/audit-host/host"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // change is a sink that differs.
@@ -31,7 +31,7 @@ func (p *Pipeline) fixed(cfg *config.Config) ([]string, error) {
 	if !cfg.Signing.Enabled() {
 		return list, nil
 	}
-	pub, err := seal.ReadPair(cfg.Signing.PrivateKey, cfg.Signing.PublicKey)
+	pub, err := sign.ReadPair(cfg.Signing.PrivateKey, cfg.Signing.PublicKey)
 	if err != nil {
 		return nil, err
 	}

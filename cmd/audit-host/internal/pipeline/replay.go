@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -81,7 +81,7 @@ func (s *ReplaySummary) Add(f Fate) {
 type ReplayOptions struct {
 	// Filter selects open letters; its State, After and UpTo are not looked at.
 	// Limit is how many at most, 0 for all.
-	Filter host.LetterFilter
+	Filter deadletter.Filter
 	// Begin is told how many letters there are; Each what became of one, when
 	// that is on disk. Both may be nil.
 	Begin func(selected uint64)
@@ -121,7 +121,7 @@ func (p *Pipeline) Replay(ctx context.Context, o ReplayOptions) (s ReplaySummary
 		o.turn = replayTurn
 	}
 	f := o.Filter
-	f.State, f.After, f.UpTo = host.LetterOpen, 0, 0
+	f.State, f.After, f.UpTo = deadletter.StateOpen, 0, 0
 	tally, err := p.Letters.Tally(ctx, f)
 	if err != nil {
 		return s, err
@@ -161,21 +161,21 @@ type replayer struct {
 	p      *Pipeline
 	o      ReplayOptions
 	s      *ReplaySummary
-	revive func(*host.Letter) (abi.Event, bool, error)
+	revive func(*deadletter.Letter) (abi.Event, bool, error)
 	// given are the sinks that are not asked any more, with the reason.
 	given map[string]string
 }
 
 // attempt is one letter of a page on its way.
 type attempt struct {
-	letter *host.Letter
+	letter *deadletter.Letter
 	fate   Fate
-	note   host.LetterReplay
+	note   deadletter.Replay
 }
 
 // page replays some letters and notes what became of them. Those of one sink go
 // together, in their order.
-func (r *replayer) page(ctx context.Context, page []host.Letter) error {
+func (r *replayer) page(ctx context.Context, page []deadletter.Letter) error {
 	all := make([]attempt, len(page))
 	of := map[string][]*attempt{}
 	var sinks []string
@@ -204,7 +204,7 @@ func (r *replayer) page(ctx context.Context, page []host.Letter) error {
 			return err
 		}
 	}
-	var notes []host.LetterReplay
+	var notes []deadletter.Replay
 	now := time.Now()
 	for i := range all {
 		a := &all[i]
@@ -376,7 +376,7 @@ func (p *Pipeline) ReplayAtStart(ctx context.Context, log *slog.Logger) {
 	bounded, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	s, err := p.Replay(bounded, ReplayOptions{
-		Filter: host.LetterFilter{Limit: startLetters},
+		Filter: deadletter.Filter{Limit: startLetters},
 		Each: func(l LetterResult) {
 			if l.Fate != FateStored {
 				log.Warn("dead letter not replayed at the start", slog.Int64("dlq_id", l.DLQID), slog.String("sink", l.Sink),

@@ -12,7 +12,8 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
-	"github.com/audit-host/audit-host/host"
+	"github.com/audit-host/audit-host/deadletter"
+	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -25,7 +26,7 @@ func twoSinks(t *testing.T, rules string) *config.Config {
 // ledgerIDs are the ids of the ledger's rows, in order.
 func ledgerIDs(t *testing.T, cfg *config.Config) []string {
 	t.Helper()
-	l, err := host.OpenLedger(cfg.Sinks[0].Grant.SQL.Database)
+	l, err := ledger.Open(cfg.Sinks[0].Grant.SQL.Database)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func withCaller(cfg *config.Config) *config.Config {
 
 func states(t *testing.T, p *Pipeline) string {
 	t.Helper()
-	all, err := p.Letters.List(t.Context(), host.LetterFilter{})
+	all, err := p.Letters.List(t.Context(), deadletter.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +100,7 @@ func TestReplay(t *testing.T) {
 	ledger, _ := seedLetters(t, p)
 	var selected uint64
 	fates := map[int64]string{}
-	run := func(f host.LetterFilter) ReplaySummary {
+	run := func(f deadletter.Filter) ReplaySummary {
 		t.Helper()
 		clear(fates)
 		s, err := p.Replay(t.Context(), ReplayOptions{Filter: f, Begin: func(n uint64) { selected = n },
@@ -110,7 +111,7 @@ func TestReplay(t *testing.T) {
 		return s
 	}
 	before := p.Recorder.Metrics().Sinks
-	if s := run(host.LetterFilter{IDs: []int64{1}}); s != (ReplaySummary{Selected: 1, Stored: 1}) || s.Left() != 0 {
+	if s := run(deadletter.Filter{IDs: []int64{1}}); s != (ReplaySummary{Selected: 1, Stored: 1}) || s.Left() != 0 {
 		t.Errorf("one: %+v", s)
 	}
 	if got := ledgerIDs(t, cfg); !slices.Equal(got, []string{ledger.ID}) {
@@ -120,7 +121,7 @@ func TestReplay(t *testing.T) {
 	if after[0].Replayed != 1 || after[1].Replayed != 0 || after[0].Appended != before[0].Appended || after[1].Batches != before[1].Batches {
 		t.Errorf("%+v", after)
 	}
-	s := run(host.LetterFilter{})
+	s := run(deadletter.Filter{})
 	if s != (ReplaySummary{Selected: 6, Stored: 3, Skipped: 1, Refused: 1, Later: 1}) || selected != 6 || s.Left() != 2 {
 		t.Errorf("the rest: %+v of %d", s, selected)
 	}
@@ -144,7 +145,7 @@ func TestReplay(t *testing.T) {
 		t.Errorf("%+v", nameless)
 	}
 	// Once more: what is left is left, and nothing lands twice.
-	if s := run(host.LetterFilter{Limit: 1}); s != (ReplaySummary{Selected: 1, Later: 1}) {
+	if s := run(deadletter.Filter{Limit: 1}); s != (ReplaySummary{Selected: 1, Later: 1}) {
 		t.Errorf("again: %+v", s)
 	}
 	if l, err := p.Letters.Get(t.Context(), 3); err != nil || l.Replays != 0 || l.Reason != "then" {
@@ -161,7 +162,7 @@ func TestReplayRefusedAgain(t *testing.T) {
 	cfg := twoSinks(t, `{do = "trap", text = "still"}`)
 	p := open(t, cfg, false)
 	_, mock := seedLetters(t, p)
-	s, err := p.Replay(t.Context(), ReplayOptions{Filter: host.LetterFilter{Sink: "mock"}})
+	s, err := p.Replay(t.Context(), ReplayOptions{Filter: deadletter.Filter{Sink: "mock"}})
 	if err != nil || s.Refused != 1 {
 		t.Fatalf("%+v, %v", s, err)
 	}
@@ -218,7 +219,7 @@ func TestReplayHasNoTurn(t *testing.T) {
 		}
 	}
 	var got LetterResult
-	s, err := p.Replay(t.Context(), ReplayOptions{Filter: host.LetterFilter{Sink: "mock"}, Each: func(l LetterResult) { got = l }, turn: 10 * time.Millisecond})
+	s, err := p.Replay(t.Context(), ReplayOptions{Filter: deadletter.Filter{Sink: "mock"}, Each: func(l LetterResult) { got = l }, turn: 10 * time.Millisecond})
 	if err != nil || s.Later != 1 || got.ID != mock.ID || !strings.Contains(got.Reason, "does not get on with its queue") {
 		t.Errorf("%+v, %+v, %v", s, got, err)
 	}
@@ -300,7 +301,7 @@ func TestReplayInterrupted(t *testing.T) {
 	p := open(t, cfg, false)
 	seedLetters(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err := p.Replay(ctx, ReplayOptions{Filter: host.LetterFilter{IDs: []int64{1, 2}}, commit: func(point string) error {
+	s, err := p.Replay(ctx, ReplayOptions{Filter: deadletter.Filter{IDs: []int64{1, 2}}, commit: func(point string) error {
 		if point == "after the delivery" {
 			cancel()
 		}
@@ -362,13 +363,13 @@ func TestRevivable(t *testing.T) {
 		{abi.DeadLetter{Raw: []byte("17"), Sink: OPASink}, false, "must be an object"},
 		{abi.DeadLetter{Raw: []byte(strings.Repeat(" ", 1<<17)), Sink: OPASink}, false, "at most 64KiB are taken"},
 	} {
-		recorded, err := Revivable(cfg, revive, &host.Letter{DeadLetter: c.l})
+		recorded, err := Revivable(cfg, revive, &deadletter.Letter{DeadLetter: c.l})
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || recorded != c.recorded {
 			t.Errorf("%d: %v, %v; want %v, %q", i, recorded, err, c.recorded, c.want)
 		}
 	}
 	// Twice the same text is the same event, also without an id and a time.
-	l := host.Letter{DeadLetter: abi.DeadLetter{Raw: opaElement("", "a"), Sink: OPASink, FailedAt: time.Unix(1e9, 5)}}
+	l := deadletter.Letter{DeadLetter: abi.DeadLetter{Raw: opaElement("", "a"), Sink: OPASink, FailedAt: time.Unix(1e9, 5)}}
 	l.Event.ID = "sha256:x"
 	one, _, err := revive(&l)
 	two, _, err2 := revive(&l)

@@ -6,8 +6,8 @@ import (
 
 	"github.com/audit-host/audit-host/abi"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
+	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/event"
-	"github.com/audit-host/audit-host/host"
 )
 
 // OPASink stands for a sink's name in the dead letters of what OPA sent and no
@@ -18,14 +18,14 @@ const OPASink = "ingest/opa"
 // with the present configuration. recorded tells whether the configuration
 // records such decisions. An id or a time that the text lacks is the letter's:
 // reading it twice gives the same event.
-func ReviveOPA(cfg *config.Config) (func(*host.Letter) (e abi.Event, recorded bool, err error), error) {
+func ReviveOPA(cfg *config.Config) (func(*deadletter.Letter) (e abi.Event, recorded bool, err error), error) {
 	p := cfg.HTTP.OPA
 	mapping, err := event.CompileOPA(event.OPAPointers{Agent: p.Agent, Decision: p.Decision, Rule: p.Rule, Reason: p.Reason})
 	if err != nil {
 		return nil, fmt.Errorf("%s: [http.opa]: %w", cfg.File, err)
 	}
 	records := Recorded(cfg)
-	return func(l *host.Letter) (abi.Event, bool, error) {
+	return func(l *deadletter.Letter) (abi.Event, bool, error) {
 		if len(l.Raw) > int(cfg.HTTP.MaxEvent) {
 			return abi.Event{}, false, fmt.Errorf("it has %d bytes, at most %v are taken (http.max_event)", len(l.Raw), cfg.HTTP.MaxEvent)
 		}
@@ -43,7 +43,7 @@ func ReviveOPA(cfg *config.Config) (func(*host.Letter) (e abi.Event, recorded bo
 // Revivable says why a letter could not be replayed with a configuration, however
 // well its sink is; nil if it could. recorded is false for what would be resolved
 // without being recorded.
-func Revivable(cfg *config.Config, revive func(*host.Letter) (abi.Event, bool, error), l *host.Letter) (recorded bool, err error) {
+func Revivable(cfg *config.Config, revive func(*deadletter.Letter) (abi.Event, bool, error), l *deadletter.Letter) (recorded bool, err error) {
 	if l.Sink == OPASink {
 		_, recorded, err := revive(l)
 		return recorded, err

@@ -20,7 +20,7 @@ import (
 	"github.com/audit-host/audit-host/host/appendfile"
 	"github.com/audit-host/audit-host/host/egress"
 	"github.com/audit-host/audit-host/queue"
-	"github.com/audit-host/audit-host/seal"
+	"github.com/audit-host/audit-host/sign"
 )
 
 // trialDir is where the stand-ins of a trial lie.
@@ -153,7 +153,7 @@ func invented() (*abi.Batch, error) {
 	if _, err := rand.Read(b.Queue[:]); err != nil {
 		return nil, err
 	}
-	sealer := seal.NewSealer(key)
+	sealer := sign.NewSealer(key)
 	for i := range b.Events {
 		e := &b.Events[i]
 		e.Seq = uint64(i) + 1
