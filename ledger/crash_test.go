@@ -76,7 +76,7 @@ func TestKilledWriter(t *testing.T) {
 				t.Fatalf("round %d: head %d, %v; %d was committed", round, head, err, last)
 			}
 			readAll(t, l, int(head))
-			if problems, err := l.Integrity(context.Background()); err != nil || len(problems) > 0 {
+			if problems, err := l.integrity(context.Background()); err != nil || len(problems) > 0 {
 				t.Errorf("%q, %v", problems, err)
 			}
 			last = int(head)
@@ -106,7 +106,7 @@ func appendForEver(t *testing.T, path string) {
 	g.f.Limits = sqlite.LogLimits{Begin: 20, Rest: 5, Most: 60} // so that it is killed while the log is written back
 	g.close()
 	l := openLedger(t, path)
-	last, err := l.Last(t.Context())
+	last, err := l.lastSequence(t.Context())
 	if err = errors.Join(err, l.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ import (
 // readPages reads a ledger page by page, each from a copy of what is kept.
 func readPages(t *testing.T, l *Reader, after, last uint64) (rows []chain.Row, pages int, err error) {
 	t.Helper()
-	for p := new(Page); ; pages++ {
-		err := l.Page(context.Background(), after, last, p)
+	for p := new(rowPage); ; pages++ {
+		err := l.readPage(context.Background(), after, last, p)
 		for _, r := range p.Rows {
 			for _, b := range []*[]byte{&r.PayloadHash, &r.Signature, &r.PrevHash, &r.RowHash, &r.Payload} {
 				*b = slices.Clone(*b)
@@ -33,7 +33,7 @@ func readPages(t *testing.T, l *Reader, after, last uint64) (rows []chain.Row, p
 }
 
 func TestPages(t *testing.T) {
-	const n = PageRows + 40
+	const n = pageRows + 40
 	path := testLedger(t, n)
 	l, err := Open(path)
 	if err != nil {
@@ -48,7 +48,7 @@ func TestPages(t *testing.T) {
 		after, last uint64
 		want, pages int
 	}{
-		{0, math.MaxUint64, n, 2}, {0, n, n, 2}, {0, PageRows, PageRows, 1}, {0, 1, 1, 1}, {0, 0, 0, 0}, {7, 9, 2, 1}, {n - 1, math.MaxUint64, 1, 1},
+		{0, math.MaxUint64, n, 2}, {0, n, n, 2}, {0, pageRows, pageRows, 1}, {0, 1, 1, 1}, {0, 0, 0, 0}, {7, 9, 2, 1}, {n - 1, math.MaxUint64, 1, 1},
 		{n, math.MaxUint64, 0, 0}, {math.MaxUint64, math.MaxUint64, 0, 0}, {9, 7, 0, 0},
 	} {
 		rows, pages, err := readPages(t, l, c.after, c.last)
@@ -61,12 +61,12 @@ func TestPages(t *testing.T) {
 			}
 		}
 	}
-	if last, err := l.Last(context.Background()); last != n || err != nil {
+	if last, err := l.lastSequence(context.Background()); last != n || err != nil {
 		t.Errorf("the last row is %d, %v", last, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := l.Page(ctx, 0, n, new(Page)); err == nil || errors.As(err, new(*RowError)) {
+	if err := l.readPage(ctx, 0, n, new(rowPage)); err == nil || errors.As(err, new(*RowError)) {
 		t.Errorf("a cancelled read: %v", err)
 	}
 	readAll(t, l, n) // it is still of use
@@ -76,7 +76,7 @@ func TestPages(t *testing.T) {
 func TestPageOfLongRows(t *testing.T) {
 	path := testLedger(t, 0)
 	g := newWriter(t, path)
-	sizes := []int{10, PageBytes - 11, 1, 3 * PageBytes, 5, 0}
+	sizes := []int{10, pageBytes - 11, 1, 3 * pageBytes, 5, 0}
 	for i, size := range sizes {
 		r := ledgerRow(i + 1)
 		r.Payload = make([]byte, size)
@@ -90,13 +90,13 @@ func TestPageOfLongRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := new(Page)
+	p := new(rowPage)
 	for _, want := range [][]int{sizes[:3], sizes[3:4], sizes[4:]} {
 		var after uint64
 		if len(p.Rows) > 0 {
 			after = p.Rows[len(p.Rows)-1].Sequence
 		}
-		if err := l.Page(context.Background(), after, math.MaxUint64, p); err != nil {
+		if err := l.readPage(context.Background(), after, math.MaxUint64, p); err != nil {
 			t.Fatal(err)
 		}
 		var got []int
@@ -120,18 +120,18 @@ func TestPageOfLongRows(t *testing.T) {
 
 // A page of rows that were read before costs one allocation a row, its texts.
 func TestPageAllocations(t *testing.T) {
-	l, err := Open(testLedger(t, PageRows))
+	l, err := Open(testLedger(t, pageRows))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := new(Page)
+	p := new(rowPage)
 	got := testing.AllocsPerRun(5, func() {
-		if err := l.Page(context.Background(), 0, math.MaxUint64, p); err != nil || len(p.Rows) != PageRows {
+		if err := l.readPage(context.Background(), 0, math.MaxUint64, p); err != nil || len(p.Rows) != pageRows {
 			t.Fatal(len(p.Rows), err)
 		}
 	})
-	if got > PageRows+40 {
-		t.Errorf("%v allocations for %d rows", got, PageRows)
+	if got > pageRows+40 {
+		t.Errorf("%v allocations for %d rows", got, pageRows)
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)
@@ -139,18 +139,18 @@ func TestPageAllocations(t *testing.T) {
 }
 
 func BenchmarkLedgerPage(b *testing.B) {
-	l, err := Open(testLedger(b, 8*PageRows))
+	l, err := Open(testLedger(b, 8*pageRows))
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := new(Page)
+	p := new(rowPage)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := l.Page(context.Background(), 7*PageRows, math.MaxUint64, p); err != nil || len(p.Rows) != PageRows {
+		if err := l.readPage(context.Background(), 7*pageRows, math.MaxUint64, p); err != nil || len(p.Rows) != pageRows {
 			b.Fatal(len(p.Rows), err)
 		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*PageRows), "ns/row")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*pageRows), "ns/row")
 	if err := l.Close(); err != nil {
 		b.Error(err)
 	}
@@ -164,7 +164,7 @@ func TestAnotherReader(t *testing.T) {
 			newWriter(t, path)
 		}
 		l := openLedger(t, path)
-		o, err := l.Another()
+		o, err := l.another()
 		if err != nil {
 			t.Fatalf("live %t: %v", live, err)
 		}
@@ -176,7 +176,7 @@ func TestAnotherReader(t *testing.T) {
 			t.Fatal(err)
 		}
 		copied(t, path, path+".away")
-		if o, err := l.Another(); err == nil || !strings.Contains(err.Error(), "replaced") {
+		if o, err := l.another(); err == nil || !strings.Contains(err.Error(), "replaced") {
 			t.Errorf("live %t: another file is read: %v, %v", live, o, err)
 		}
 		if err := os.Rename(path+".away", path); err != nil {

@@ -111,7 +111,7 @@ type Reader struct {
 // without one, in a folder that permits writing or not. Rows that were
 // committed and lie in the log beside the file are read; if the log can't be
 // read at all, the ledger is not opened, and what of it is damaged
-// [Reader.NotRead] tells. An error that wraps *[FormatError] says that
+// Reader.notRead tells. An error that wraps *[FormatError] says that
 // the file is no ledger.
 func Open(path string) (*Reader, error) {
 	ctx := context.Background()
@@ -126,10 +126,10 @@ func Open(path string) (*Reader, error) {
 	return l, nil
 }
 
-// Another opens a second reader of the same ledger, for another goroutine. It
+// another opens a second reader of the same ledger, for another goroutine. It
 // fails if the file is another one by now or, without a writer, was written; a
 // writer may have appended rows in between.
-func (l *Reader) Another() (*Reader, error) {
+func (l *Reader) another() (*Reader, error) {
 	o, err := Open(l.path)
 	if err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func (l *Reader) blame(err error, sequence uint64) error {
 
 // Lookup returns the row with an id, or an error that wraps [ErrNoRow]. The index
 // on the id tells where to look, and the row what its id is. That an id is not
-// there only the index says: [Reader.Integrity] checks it.
+// there only the index says: Reader.integrity checks it.
 func (l *Reader) Lookup(ctx context.Context, id string) (*chain.Row, error) {
 	row, err := l.lookup(ctx, id)
 	if err != nil {
@@ -290,14 +290,14 @@ func (l *Reader) Head(ctx context.Context) (sequence uint64, rowHash [chain.Hash
 	return rows[0].Sequence, rowHash, nil
 }
 
-// HighWater returns the largest sequence that any row ever had, as SQLite
+// highWater returns the largest sequence that any row ever had, as SQLite
 // remembers it: larger than the head's if rows at the end are gone.
-func (l *Reader) HighWater(ctx context.Context) (uint64, error) {
+func (l *Reader) highWater(ctx context.Context) (uint64, error) {
 	return l.number(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence NOT INDEXED WHERE name = '"+chain.Table+"'")
 }
 
-// Last returns the largest sequence; 0 for an empty ledger.
-func (l *Reader) Last(ctx context.Context) (uint64, error) {
+// lastSequence returns the largest sequence; 0 for an empty ledger.
+func (l *Reader) lastSequence(ctx context.Context) (uint64, error) {
 	return l.number(ctx, "SELECT max(coalesce(max(sequence), 0), 0) FROM "+chain.Table+" NOT INDEXED")
 }
 
@@ -334,9 +334,9 @@ func (l *Reader) Positions(ctx context.Context) (map[[16]byte]uint64, error) {
 	return positions, nil
 }
 
-// NotRead says what of the log beside the file could not be read, and so may
+// notRead says what of the log beside the file could not be read, and so may
 // hide rows that were committed; "" if nothing. A verifier has not checked it.
-func (l *Reader) NotRead() string { return l.r.NotRead() }
+func (l *Reader) notRead() string { return l.r.NotRead() }
 
 // OnDisk says why it is not known that what was read is on disk, and so would
 // outlast a power cut; nil if it is known. Ask it after reading, and before a
@@ -344,10 +344,10 @@ func (l *Reader) NotRead() string { return l.r.NotRead() }
 // that shows nothing before it is on disk.
 func (l *Reader) OnDisk() error { return l.r.OnDisk() }
 
-// NoLog is the name of the log that is not beside the file, "" if it is there or
+// noLog is the name of the log that is not beside the file, "" if it is there or
 // there need be none. Rows that were committed may stand in it, if the file was
 // copied alone; a ledger that was closed has all and no log.
-func (l *Reader) NoLog() string { return l.r.NoLog }
+func (l *Reader) noLog() string { return l.r.NoLog }
 
 // Close frees the reader.
 func (l *Reader) Close() error { return l.r.Close() }

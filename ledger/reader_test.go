@@ -136,7 +136,7 @@ func readAll(t testing.TB, l *Reader, n int) {
 		t.Errorf("%d rows, head %d %x, %v; wanted %d rows", i, seq, hash, err, n)
 	}
 	count, err1 := countOf(l)
-	high, err2 := l.HighWater(ctx)
+	high, err2 := l.highWater(ctx)
 	if count != uint64(n) || high != uint64(n) || err1 != nil || err2 != nil {
 		t.Errorf("count %d %v, high water %d %v, wanted %d", count, err1, high, err2, n)
 	}
@@ -234,7 +234,7 @@ func TestLedgerReads(t *testing.T) {
 	if p, err := l.Positions(ctx); err != nil || !reflect.DeepEqual(p, map[[16]byte]uint64{{}: 40}) {
 		t.Errorf("%v, %v", p, err)
 	}
-	if p, err := l.Integrity(ctx); p != nil || err != nil {
+	if p, err := l.integrity(ctx); p != nil || err != nil {
 		t.Errorf("%v, %v", p, err)
 	}
 	for row := range l.Rows(ctx) {
@@ -336,7 +336,7 @@ func TestLedgerTellsWhatIsDamagedInTheLog(t *testing.T) {
 		if err := errors.Join(err, l.Close()); err != nil {
 			t.Fatal(err)
 		}
-		return rows, l.NotRead()
+		return rows, l.notRead()
 	}
 	if rows, unread := read(log); rows != 16 || unread != "" {
 		t.Errorf("whole: %d rows, %q", rows, unread)

@@ -13,23 +13,23 @@ import (
 
 // Bounds of a [Page]: it ends with the row that reaches one of them.
 const (
-	PageRows  = 512
-	PageBytes = 1 << 20 // of payloads
+	pageRows  = 512
+	pageBytes = 1 << 20 // of payloads
 )
 
-// Page is a run of rows that [Reader.Page] has read. Its memory is used again for
+// rowPage is a run of rows that Reader.readPage has read. Its memory is used again for
 // the next one, so of a row only the texts may be kept without a copy. The zero
 // value is ready to use.
-type Page struct {
+type rowPage struct {
 	Rows []chain.Row
 	read rowReader
 }
 
-// Page reads the rows that follow the sequence after, or, if that is 0, the first
+// readPage reads the rows that follow the sequence after, or, if that is 0, the first
 // ones, in order: up to the sequence last, the end of the ledger, or the end of
 // the page. With an error p has the rows before it; a *[RowError] says that the
 // ledger is to blame.
-func (l *Reader) Page(ctx context.Context, after, last uint64, p *Page) error {
+func (l *Reader) readPage(ctx context.Context, after, last uint64, p *rowPage) error {
 	p.Rows = p.Rows[:0]
 	p.read.again()
 	err := l.r.Do(ctx, func(c *sqlite.Conn) (err error) {
@@ -46,7 +46,7 @@ func (l *Reader) Page(ctx context.Context, after, last uint64, p *Page) error {
 		if err := errors.Join(l.page.Set(1, from), l.page.Set(2, int64(min(last, math.MaxInt64)))); err != nil {
 			return err
 		}
-		for bytes := 0; len(p.Rows) < PageRows && bytes < PageBytes; {
+		for bytes := 0; len(p.Rows) < pageRows && bytes < pageBytes; {
 			if ok, err := l.page.Step(); err != nil || !ok {
 				return err
 			}
@@ -82,7 +82,7 @@ type rowReader struct {
 // Sizes of a block in bytes: of a first one, and of the longest that again keeps.
 const (
 	firstBlock  = 4 << 10
-	largestKept = 2 * PageBytes
+	largestKept = 2 * pageBytes
 )
 
 // again has the memory of all rows that were read used again. It makes one block

@@ -240,14 +240,11 @@ func some(list []string) []string {
 
 // Foreign names the objects in the file that are not a ledger's and not on its
 // tables, each with the statement that drops it: they change no row, but do not
-// belong there. Allowed names those that may be there: indexes idx_user_… on
-// columns of the ledger's table, and tables _litestream_….
+// belong there. Those that may be there are in the report of [Verify]: indexes
+// idx_user_… on columns of the ledger's table, and tables _litestream_….
 func (l *Reader) Foreign() []string { return l.foreign }
 
-// Allowed is described at [Reader.Foreign].
-func (l *Reader) Allowed() []string { return l.allowed }
-
-// Integrity has SQLite check its own structures: every page, every index against
+// integrity has SQLite check its own structures: every page, every index against
 // its table. It returns what it found, at most 100 lines; nil is sound.
 //
 // # Why each id then stands in one row, and is found
@@ -259,7 +256,7 @@ func (l *Reader) Allowed() []string { return l.allowed }
 // entry in the tree must be greater. As this is asked of every entry, the tree is
 // in order from its first to its last, every id is found by a search, and no two
 // rows have one. No memory grows with the rows.
-func (l *Reader) Integrity(ctx context.Context) (problems []string, err error) {
+func (l *Reader) integrity(ctx context.Context) (problems []string, err error) {
 	err = l.r.Do(ctx, func(c *sqlite.Conn) error {
 		problems = nil
 		return c.Each("PRAGMA main.integrity_check(100)", nil, func(s *sqlite.Stmt) error {

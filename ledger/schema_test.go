@@ -159,14 +159,14 @@ func TestLedgerSchemaChangesUnderAView(t *testing.T) {
 	if err := alter(path, "CREATE INDEX idx_user_a ON signed_events(agent_id)"); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Renew(t.Context()); err != nil || !slices.Equal(l.Allowed(), []string{"index idx_user_a"}) {
-		t.Errorf("%q, %v", l.Allowed(), err)
+	if err := l.Renew(t.Context()); err != nil || !slices.Equal(l.allowed, []string{"index idx_user_a"}) {
+		t.Errorf("%q, %v", l.allowed, err)
 	}
 	if err := alter(path, "CREATE INDEX idx_user_b ON signed_events(agent_id)"); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Renew(t.Context()); err != nil || !slices.Equal(l.Allowed(), []string{"index idx_user_a", "index idx_user_b"}) {
-		t.Errorf("%q, %v", l.Allowed(), err)
+	if err := l.Renew(t.Context()); err != nil || !slices.Equal(l.allowed, []string{"index idx_user_a", "index idx_user_b"}) {
+		t.Errorf("%q, %v", l.allowed, err)
 	}
 	readAll(t, l, 4)
 	if err := alter(path, "CREATE INDEX mine ON signed_events(agent_id)"); err != nil {
@@ -197,15 +197,15 @@ func TestLedgerPlans(t *testing.T) {
 		t.Fatal(err)
 	}
 	readAll(t, l, 20) // Rows, Head, HighWater
-	var page Page
-	_, last := l.Last(ctx)
+	var page rowPage
+	_, last := l.lastSequence(ctx)
 	_, tail := l.Tail(ctx, 3)
 	_, hash := l.HashAt(ctx, 7)
 	_, find := l.Lookup(ctx, "id-0007")
 	_, positions := l.Positions(ctx)
-	_, integrity := l.Integrity(ctx)
+	_, integrity := l.integrity(ctx)
 	check := l.r.Do(ctx, l.check)
-	if err := errors.Join(last, tail, hash, find, positions, integrity, check, l.Page(ctx, 0, 5, &page), l.r.Conn.DB.Trace(0, nil)); err != nil {
+	if err := errors.Join(last, tail, hash, find, positions, integrity, check, l.readPage(ctx, 0, 5, &page), l.r.Conn.DB.Trace(0, nil)); err != nil {
 		t.Fatal(err)
 	}
 	plans := 0
@@ -263,7 +263,7 @@ func TestIndexThatLies(t *testing.T) {
 			path := testLedger(t, 10)
 			damage(t, path, c.sql)
 			l := openLedger(t, path)
-			problems, err := l.Integrity(t.Context())
+			problems, err := l.integrity(t.Context())
 			if err != nil || !strings.Contains(strings.Join(problems, "\n"), c.says) {
 				t.Errorf("%q, %v, want %q", problems, err, c.says)
 			}
@@ -284,7 +284,7 @@ func TestIDTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeSchema(t, path, "UPDATE sqlite_schema SET sql = '"+chain.Schema[1]+"' WHERE name = 'idx_signed_events_id'")
-	problems, err := openLedger(t, path).Integrity(t.Context())
+	problems, err := openLedger(t, path).integrity(t.Context())
 	if err != nil || !strings.Contains(strings.Join(problems, "\n"), "non-unique entry in index idx_signed_events_id") {
 		t.Errorf("%q, %v", problems, err)
 	}
@@ -330,7 +330,7 @@ func TestIndexOutOfOrder(t *testing.T) {
 	if err := os.WriteFile(path, file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if problems, err := openLedger(t, path).Integrity(t.Context()); err != nil || !slices.Contains(problems, "non-unique entry in index idx_signed_events_id") {
+	if problems, err := openLedger(t, path).integrity(t.Context()); err != nil || !slices.Contains(problems, "non-unique entry in index idx_signed_events_id") {
 		t.Errorf("%q, %v", problems, err)
 	}
 }
@@ -339,7 +339,7 @@ func TestIntegrityEndsWithItsContext(t *testing.T) {
 	l := openLedger(t, testLedger(t, 3))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if problems, err := l.Integrity(ctx); err == nil || problems != nil {
+	if problems, err := l.integrity(ctx); err == nil || problems != nil {
 		t.Errorf("%q, %v", problems, err)
 	}
 }

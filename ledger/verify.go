@@ -21,13 +21,13 @@ type source interface {
 	// Page reads rows that follow the sequence after, from the first one if that
 	// is 0, in order, up to last or until the page is full. With an error the
 	// page has those before it.
-	Page(ctx context.Context, after, last uint64, p *Page) error
+	readPage(ctx context.Context, after, last uint64, p *rowPage) error
 	// Last returns the largest sequence.
-	Last(ctx context.Context) (uint64, error)
+	lastSequence(ctx context.Context) (uint64, error)
 	// Integrity returns what is wrong with the file's structure: nil is nothing.
-	Integrity(ctx context.Context) ([]string, error)
+	integrity(ctx context.Context) ([]string, error)
 	// HighWater returns the largest sequence that there ever was.
-	HighWater(ctx context.Context) (uint64, error)
+	highWater(ctx context.Context) (uint64, error)
 }
 
 // Head is a row that the chain was known to have.
@@ -106,7 +106,7 @@ func changed(err *FormatError) Report {
 // some milliseconds to start.
 const (
 	maxReaders    = 15
-	rowsPerReader = 8 * PageRows
+	rowsPerReader = 8 * pageRows
 )
 
 // Verify checks the ledger in a file and everything in it. The report says what was
@@ -122,21 +122,21 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (r Report, err er
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	// The counter of a sound ledger is its number of rows, without counting.
-	total, err := l.HighWater(ctx)
+	total, err := l.highWater(ctx)
 	if err != nil && !errors.As(err, new(*RowError)) {
 		return r, err
 	}
 	o.total = total
 	// A reader for each processor, if there is something to do for it.
 	for range min(runtime.GOMAXPROCS(0)-1, maxReaders, int(total/rowsPerReader)) {
-		other, openErr := l.Another()
+		other, openErr := l.another()
 		if openErr != nil {
 			return r, openErr
 		}
 		defer func() { err = errors.Join(err, other.Close()) }()
 		o.readers = append(o.readers, other)
 	}
-	o.unread, o.noLog, o.foreign, o.allowed, o.onDisk = l.NotRead(), l.NoLog(), l.Foreign(), l.Allowed(), l.OnDisk
+	o.unread, o.noLog, o.foreign, o.allowed, o.onDisk = l.notRead(), l.noLog(), l.Foreign(), l.allowed, l.OnDisk
 	r, err = verifyAll(ctx, l, o)
 	if e := (*FormatError)(nil); errors.As(err, &e) && e.Changed {
 		return changed(e), nil
@@ -189,7 +189,7 @@ func end(ctx context.Context, l source, found result, heads []Head) (*sign.Break
 	missing := func(format string, args ...any) (*sign.Break, error) {
 		return &sign.Break{Sequence: rows + 1, Reason: fmt.Sprintf(format, args...)}, nil
 	}
-	high, err := l.HighWater(ctx)
+	high, err := l.highWater(ctx)
 	if damaged := (*RowError)(nil); errors.As(err, &damaged) {
 		return &sign.Break{Reason: "SQLite's counter can't be read: " + damaged.Reason}, nil
 	}
@@ -197,7 +197,7 @@ func end(ctx context.Context, l source, found result, heads []Head) (*sign.Break
 		return nil, err
 	}
 	if !found.checked {
-		if found.problems, err = l.Integrity(ctx); err != nil {
+		if found.problems, err = l.integrity(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -18,26 +18,26 @@ import (
 
 // fake is a ledger in memory.
 type fake struct {
-	rows      []chain.Row
-	high      uint64
-	highErr   error
-	problems  []string // of Integrity
-	integrity error
-	checks    int   // how often Integrity was called
-	err       error // after the rows
+	rows       []chain.Row
+	high       uint64
+	highErr    error
+	problems   []string // of Integrity
+	unreadable error
+	checks     int   // how often Integrity was called
+	err        error // after the rows
 }
 
-func (f *fake) Page(ctx context.Context, after, last uint64, p *Page) error {
+func (f *fake) readPage(ctx context.Context, after, last uint64, p *rowPage) error {
 	p.Rows = p.Rows[:0]
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	for i := range f.rows {
-		if s := f.rows[i].Sequence; s > after && s <= last && len(p.Rows) < PageRows {
+		if s := f.rows[i].Sequence; s > after && s <= last && len(p.Rows) < pageRows {
 			p.Rows = append(p.Rows, f.rows[i])
 		}
 	}
-	if len(p.Rows) < PageRows && last > f.last() {
+	if len(p.Rows) < pageRows && last > f.last() {
 		return f.err
 	}
 	return nil
@@ -50,16 +50,16 @@ func (f *fake) last() (last uint64) {
 	return last
 }
 
-func (f *fake) Last(context.Context) (uint64, error) { return f.last(), nil }
+func (f *fake) lastSequence(context.Context) (uint64, error) { return f.last(), nil }
 
-func (f *fake) Integrity(context.Context) ([]string, error) {
+func (f *fake) integrity(context.Context) ([]string, error) {
 	f.checks++
-	return f.problems, f.integrity
+	return f.problems, f.unreadable
 }
 
-func (f *fake) HighWater(context.Context) (uint64, error) { return f.high, f.highErr }
+func (f *fake) highWater(context.Context) (uint64, error) { return f.high, f.highErr }
 
-// chain makes rows that are signed by key, or unsigned without one. edit may
+// chained makes rows that are signed by key, or unsigned without one. edit may
 // change what the host says of an event before it is sealed.
 func chained(t *testing.T, n int, key ed25519.PrivateKey, edit func(i int, r *chain.Row)) *fake {
 	t.Helper()
@@ -245,7 +245,7 @@ func TestFailuresAreNoBreaks(t *testing.T) {
 	for name, fail := range map[string]func(f *fake){
 		"rows":       func(f *fake) { f.err = mine },
 		"high water": func(f *fake) { f.highErr = mine },
-		"integrity":  func(f *fake) { f.integrity = mine },
+		"integrity":  func(f *fake) { f.unreadable = mine },
 	} {
 		l := chained(t, 3, nil, nil)
 		fail(l)

@@ -18,7 +18,7 @@ import (
 
 // partRows is how many sequences a reader takes at a time: a page, if the payloads
 // are not longer than usual.
-const partRows = PageRows
+const partRows = pageRows
 
 // checker is one reader of the ledger and what checks its rows. Each has a page in
 // memory, which bounds it.
@@ -26,7 +26,7 @@ type checker struct {
 	source
 	v     *sign.Verifier
 	heads []Head
-	page  Page
+	page  rowPage
 }
 
 // result is what was found, up to the last sound row or the first break.
@@ -47,7 +47,7 @@ type result struct {
 // first reader goes on from there alone: its word counts, and names the row.
 func walk(ctx context.Context, l source, o VerifyOptions) (result, error) {
 	v := sign.NewVerifier(o.Keys...)
-	last, err := l.Last(ctx)
+	last, err := l.lastSequence(ctx)
 	var damaged *RowError
 	if err != nil && !errors.As(err, &damaged) {
 		return result{}, err
@@ -71,7 +71,7 @@ func (c *checker) has(ctx context.Context, row sign.Link) bool {
 	if row.Sequence == 0 {
 		return true
 	}
-	err := c.Page(ctx, row.Sequence-1, row.Sequence, &c.page)
+	err := c.readPage(ctx, row.Sequence-1, row.Sequence, &c.page)
 	return err == nil && len(c.page.Rows) == 1 && bytes.Equal(c.page.Rows[0].RowHash, row.RowHash[:])
 }
 
@@ -122,7 +122,7 @@ func together(ctx context.Context, l source, v *sign.Verifier, o VerifyOptions, 
 			if i == 0 {
 				// While the others begin. It is the state of the file in which the
 				// last row is looked for at the end. What goes wrong is seen there too.
-				if found, err := l.Integrity(ctx); err == nil {
+				if found, err := l.integrity(ctx); err == nil {
 					problems, checked = found, true
 				}
 			}
@@ -152,7 +152,7 @@ func together(ctx context.Context, l source, v *sign.Verifier, o VerifyOptions, 
 // has the hash which they are chained to is for the caller to see.
 func (c *checker) part(ctx context.Context, from, to uint64) (p part) {
 	for p.head.Sequence = from; p.head.Sequence < to; {
-		if err := c.Page(ctx, p.head.Sequence, to, &c.page); err != nil || len(c.page.Rows) == 0 {
+		if err := c.readPage(ctx, p.head.Sequence, to, &c.page); err != nil || len(c.page.Rows) == 0 {
 			return p
 		}
 		if first := &c.page.Rows[0]; p.head.Sequence == from && from > 0 && len(first.PrevHash) == chain.HashSize {
@@ -170,7 +170,7 @@ func (c *checker) part(ctx context.Context, from, to uint64) (p part) {
 // rest checks the rows from res on, with one reader.
 func (c *checker) rest(ctx context.Context, res *result, o VerifyOptions) error {
 	for {
-		err := c.Page(ctx, res.head.Sequence, math.MaxUint64, &c.page)
+		err := c.readPage(ctx, res.head.Sequence, math.MaxUint64, &c.page)
 		var damaged *RowError
 		if err != nil && !errors.As(err, &damaged) {
 			return err

@@ -145,19 +145,19 @@ type late struct {
 	yielded bool
 }
 
-func (l *late) Page(ctx context.Context, after, last uint64, p *Page) error {
+func (l *late) readPage(ctx context.Context, after, last uint64, p *rowPage) error {
 	for range 10_000 {
 		if !l.yielded {
 			runtime.Gosched()
 		}
 	}
 	l.yielded = true
-	return l.fake.Page(ctx, after, last, p)
+	return l.fake.readPage(ctx, after, last, p)
 }
 
 type failing struct{ fake }
 
-func (*failing) Page(context.Context, uint64, uint64, *Page) error {
+func (*failing) readPage(context.Context, uint64, uint64, *rowPage) error {
 	return errors.New("the disk is gone")
 }
 
