@@ -7,6 +7,17 @@ import (
 	"github.com/audit-host/audit-host/abi"
 )
 
+// native is audit-host's own format.
+var native = Format{
+	Name:     "native",
+	Source:   "http",
+	Paths:    []string{"/v1/events"},
+	Media:    JSON,
+	Compile:  func(Pointers) (Parse, error) { return ParseNative, nil },
+	Receipts: true,
+	Answer:   answerNative,
+}
+
 // maxBlowUp bounds a line by the payload's limit: an escape such as \u0041 is
 // six times as long as what it stands for, the rest is room for white space.
 const maxBlowUp = 8

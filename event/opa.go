@@ -8,14 +8,47 @@ import (
 	"github.com/audit-host/audit-host/abi"
 )
 
+// opa is the format of OPA's decision log plugin: a gzip JSON array. The partition
+// in the path is OPA's way to tell uploads apart and means nothing here. OPA
+// repeats a batch for ever until it is answered with 200.
+var opa = Format{
+	Name:     "opa",
+	Source:   "opa",
+	Paths:    []string{"/logs", "/logs/{partition...}"},
+	Media:    JSON,
+	Pointers: DefaultOPAPointers(),
+	Compile: func(p Pointers) (Parse, error) {
+		m, err := CompileOPA(p)
+		if err != nil {
+			return nil, err
+		}
+		return func(raw []byte, o Options) (abi.Event, Decision, error) { return ParseOPA(raw, m, o) }, nil
+	},
+	OnBad:  KeepBad,
+	Answer: answerOPA,
+}
+
+func answerOPA(a *Report) Reply {
+	if a.Cause != nil {
+		a.Error = fmt.Sprintf("%v; send the batch again", a.Cause)
+		return ReplyJSON(503, struct {
+			Error string `json:"error"`
+		}{a.Error})
+	}
+	return ReplyJSON(200, struct {
+		Accepted     int `json:"accepted"`
+		Skipped      int `json:"skipped"`
+		DeadLettered int `json:"dead_lettered"`
+	}{a.Accepted, a.Skipped, a.DeadLettered})
+}
+
 // OPAActionKind is the kind of the action made of a decision-log element.
 const OPAActionKind = "opa_decision"
 
-// OPAPointers says where in a decision-log element of Open Policy Agent the
-// texts of an event stand: lists of JSON pointers (RFC 6901), of which the
+// Pointers says where in an element the texts of an event stand: lists of JSON pointers (RFC 6901), of which the
 // first that leads to a usable value wins. A null, an empty text and a value
 // of a kind that cannot be meant are not usable.
-type OPAPointers struct {
+type Pointers struct {
 	// Agent leads to a string. Where none is found the element is refused.
 	Agent []string
 	// Decision leads to a string (refuse, deny, warn or allow), a boolean
@@ -31,8 +64,8 @@ type OPAPointers struct {
 
 // DefaultOPAPointers returns the pointers that are taken where nothing else is
 // said.
-func DefaultOPAPointers() OPAPointers {
-	return OPAPointers{
+func DefaultOPAPointers() Pointers {
+	return Pointers{
 		Agent:    []string{"/input/agent_id", "/input/user", "/input/subject", "/labels/id"},
 		Decision: []string{"/result/decision", "/result/allow", "/result/deny", "/result"},
 		Rule:     []string{"/result/rule_id", "/path"},
@@ -40,7 +73,7 @@ func DefaultOPAPointers() OPAPointers {
 	}
 }
 
-// OPAMapping is a checked set of OPAPointers. It may be used concurrently.
+// OPAMapping is a checked set of Pointers. It may be used concurrently.
 type OPAMapping struct {
 	agent, decision, rule, reason []pointer
 }
@@ -49,7 +82,7 @@ type OPAMapping struct {
 type pointer []string
 
 // CompileOPA checks the pointers.
-func CompileOPA(p OPAPointers) (*OPAMapping, error) {
+func CompileOPA(p Pointers) (*OPAMapping, error) {
 	m := &OPAMapping{}
 	for _, list := range [...]struct {
 		name string

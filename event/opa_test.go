@@ -108,7 +108,7 @@ func TestOPARefuses(t *testing.T) {
 }
 
 func TestOPAMappings(t *testing.T) {
-	m, err := CompileOPA(OPAPointers{
+	m, err := CompileOPA(Pointers{
 		Agent:    []string{"/input/a~1b/~0c/1", "/input/who"},
 		Decision: []string{"/result/verdicts/0/ok"},
 		Rule:     []string{"/result/"},
@@ -126,7 +126,7 @@ func TestOPAMappings(t *testing.T) {
 		t.Errorf("got %q, %+v, %v", e.AgentID, d, err)
 	}
 	for pointer, want := range map[string]string{"input": "must begin with /", "/a~": "~ must be written ~0", "/a~2b": "~ must be written ~0"} {
-		if _, err := CompileOPA(OPAPointers{Reason: []string{pointer}}); err == nil || !strings.Contains(err.Error(), want) ||
+		if _, err := CompileOPA(Pointers{Reason: []string{pointer}}); err == nil || !strings.Contains(err.Error(), want) ||
 			!strings.Contains(err.Error(), "reason pointers") {
 			t.Errorf("%s: %v", pointer, err)
 		}

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
+	"github.com/audit-host/audit-host/event"
 )
 
 // process is "audit-host run" in this process.
@@ -114,13 +114,13 @@ func (d *process) request(t testing.TB, method, path, body string, want int, hea
 	return text
 }
 
-func (d *process) post(t testing.TB, ack, body string) ingest.Answer {
+func (d *process) post(t testing.TB, ack, body string) event.Report {
 	t.Helper()
 	want := http.StatusOK
 	if ack == "accepted" {
 		want = http.StatusAccepted
 	}
-	var a ingest.Answer
+	var a event.Report
 	decode(t, d.request(t, "POST", "/v1/events?ack="+ack, body, want), &a)
 	return a
 }
@@ -187,7 +187,7 @@ func TestWholeWay(t *testing.T) {
 	config := home(t)
 	d := serve(t, config)
 	a := d.post(t, "ledger", refusal("e1"))
-	if len(a.Events) != 1 || a.Events[0].Status != ingest.StatusAppended || a.Events[0].Sequence != 1 {
+	if len(a.Events) != 1 || a.Events[0].Status != event.StatusAppended || a.Events[0].Sequence != 1 {
 		t.Fatalf("answer %+v", a)
 	}
 	if v := verified(t, config); v.Rows != 1 || v.Head.RowHash != a.Events[0].RowHash || v.Signatures.Valid != 1 {
@@ -197,7 +197,7 @@ func TestWholeWay(t *testing.T) {
 	if again := d.post(t, "ledger", refusal("e1")); again.Events[0].Sequence != 1 || again.Events[0].RowHash != a.Events[0].RowHash {
 		t.Errorf("repeated: %+v", again.Events[0])
 	}
-	if b := d.post(t, "durable", refusal("e2")); b.Events[0].Status != ingest.StatusDurable {
+	if b := d.post(t, "durable", refusal("e2")); b.Events[0].Status != event.StatusDurable {
 		t.Errorf("durable: %+v", b.Events[0])
 	}
 	d.post(t, "ledger", refusal("e2"))

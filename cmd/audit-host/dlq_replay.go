@@ -138,7 +138,7 @@ func (r *replayPrinter) look(ctx context.Context, c *cobra.Command, cfg *config.
 		}
 		return int(t.Open), err
 	}
-	revive, err := pipeline.ReviveOPA(cfg)
+	revive, err := pipeline.Revive(cfg)
 	if err != nil {
 		return 0, err
 	}

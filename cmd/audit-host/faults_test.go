@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
+	"github.com/audit-host/audit-host/event"
 )
 
 // awaitLine returns the first line of the daemon's log that has the text.
@@ -63,7 +63,7 @@ func (d *process) told(t *testing.T, fault, mend string) {
 func (d *process) taken(t *testing.T, prefix string, n int) {
 	t.Helper()
 	for _, e := range d.post(t, "durable", several(prefix, n)).Events {
-		if e.Status != ingest.StatusDurable {
+		if e.Status != event.StatusDurable {
 			t.Fatalf("%+v", e)
 		}
 	}
@@ -337,12 +337,12 @@ func postQuietly(url, body string) (acknowledged int, err error) {
 		return 0, err
 	}
 	defer r.Body.Close()
-	var a ingest.Answer
+	var a event.Report
 	if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
 		return 0, err
 	}
 	for _, e := range a.Events {
-		if e.Status == ingest.StatusDurable {
+		if e.Status == event.StatusDurable {
 			acknowledged++
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
+	"github.com/audit-host/audit-host/event"
 )
 
 // ledgerOf is the ledger's path beside a configuration that home made.
@@ -86,10 +86,10 @@ func TestGapIsInTheLedger(t *testing.T) {
 					sent++
 				}
 				r, text := d.send(t, "/v1/events?ack=accepted", body.String())
-				var a ingest.Answer
+				var a event.Report
 				decode(t, text, &a)
 				for _, e := range a.Events {
-					if e.Status == ingest.StatusAccepted {
+					if e.Status == event.StatusAccepted {
 						accepted[e.ID] = true
 					}
 				}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/pipeline"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/statedir"
+	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -29,8 +32,12 @@ type summary struct {
 }
 
 func newIngest() *cobra.Command {
+	var formats []string
+	for _, f := range event.Formats {
+		formats = append(formats, f.Name)
+	}
 	c := &cobra.Command{
-		Use:   "ingest [-c FILE] [--format native|opa] FILE|-",
+		Use:   "ingest [-c FILE] [--format " + strings.Join(formats, "|") + "] FILE|-",
 		Short: "Land a file of JSON Lines in the ledger",
 		Long: `Reads one event a line, waits until each has its final outcome, and prints a
 summary. A line that is no event is named by its number and does not stop the
@@ -47,21 +54,20 @@ Exits with
 		Args: arguments(1, 1),
 	}
 	path := configFlag(c)
-	format := c.Flags().String("format", "native", "what a line is: `native|opa`")
+	format := c.Flags().String("format", formats[0], "what a line is: `"+strings.Join(formats, "|")+"`")
 	asJSON := jsonFlag(c, "write the summary to stdout as one JSON object")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if formats := []string{"native", "opa"}; *format != formats[0] && *format != formats[1] {
-			return usageError("--format must be native or opa, not %q: %s", *format, meant(*format, formats, c))
+		i := slices.Index(formats, *format)
+		if i < 0 {
+			return usageError("--format must be %s, not %q: %s", strings.Join(formats, " or "), *format, meant(*format, formats, c))
 		}
 		cfg, err := loadConfig(*path)
 		if err != nil {
 			return err
 		}
-		parse := pipeline.ParseNative(cfg)
-		if *format == "opa" {
-			if parse, err = pipeline.ParseOPA(cfg); err != nil {
-				return err
-			}
+		parse, err := pipeline.Parser(cfg, event.Formats[i])
+		if err != nil {
+			return err
 		}
 		in, size, err := openInput(args[0], c.InOrStdin())
 		if err != nil {
@@ -132,41 +138,38 @@ func land(ctx context.Context, l landing) (*summary, error) {
 
 // read hands every line to the recorder.
 func (l *landing) read(ctx context.Context, r *queue.Recorder, s *summary) error {
-	recorded := pipeline.Recorded(l.cfg)
-	in := r.From(pipeline.SourceIngest)
+	taker := ingest.Taker{Intake: r.From(pipeline.SourceIngest), Parse: l.parse, Record: pipeline.Recorded(l.cfg), MaxEvent: int(l.cfg.HTTP.MaxEvent)}
 	bar := newProgress(l.stderr, "ingesting", l.size, l.size > 0)
 	defer bar.end()
 	bad := complaints{stderr: l.stderr}
 	defer bad.end()
 	seen := int64(0)
-	err := readLines(ctx, l.in, int(l.cfg.HTTP.MaxEvent), &bad, func(line int, raw []byte) error {
+	var err, stopped error
+	lines := event.Elements{Each: func(f func(raw []byte, line int) bool) *event.Broken {
+		err = readLines(ctx, l.in, taker.MaxEvent, &bad, func(line int, raw []byte) error {
+			f(raw, line)
+			return stopped
+		})
+		return nil
+	}}
+	taker.Run(ctx, lines, func(t *ingest.Taken) bool {
 		s.Read++
-		if seen += int64(len(raw)) + 1; s.Read%1024 == 0 {
+		if seen += int64(len(t.Raw)) + 1; s.Read%1024 == 0 {
 			bar.set(seen)
 		}
-		e, decision, err := l.parse(raw)
-		switch {
-		case errors.Is(err, ingest.ErrNotNow):
-			return fmt.Errorf("line %d: %w", line, err)
-		case err != nil:
-			bad.add(line, err)
-			return nil
-		case !recorded(decision):
-			s.Skipped++
-			return nil
-		}
-		_, err = in.Submit(ctx, e)
-		switch {
-		case err == nil:
+		switch t.Status {
+		case event.StatusAccepted:
 			s.Accepted++
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, queue.ErrClosed), errors.Is(err, queue.ErrFailed), errors.Is(err, queue.ErrFull):
-			return fmt.Errorf("line %d: %w", line, err)
+		case event.StatusSkipped:
+			s.Skipped++
+		case event.StatusRejected:
+			bad.add(t.Line, t.Err)
 		default:
-			bad.add(line, err)
+			if stopped = ctx.Err(); stopped == nil {
+				stopped = fmt.Errorf("line %d: %w", t.Line, t.Err)
+			}
 		}
-		return nil
+		return stopped == nil
 	})
 	s.Rejected = uint64(bad.n)
 	s.Read += uint64(bad.long)

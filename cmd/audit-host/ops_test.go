@@ -16,7 +16,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/control"
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
+	"github.com/audit-host/audit-host/event"
 )
 
 // withSink is a pair for home: one more sink before [dead_letters].
@@ -243,18 +243,18 @@ func TestSameIDAgain(t *testing.T) {
 	config := home(t)
 	d := serve(t, config)
 	first := d.post(t, "ledger", refusal("e1")).Events[0]
-	if first.Status != ingest.StatusAppended {
+	if first.Status != event.StatusAppended {
 		t.Fatalf("%+v", first)
 	}
 	if again := d.post(t, "ledger", refusal("e1")).Events[0]; again != first {
 		t.Errorf("the same: %+v, the first time %+v", again, first)
 	}
 	other := strings.Replace(refusal("e1"), "rm -rf", "ls", 1)
-	check := func(e ingest.Result) {
+	check := func(e event.Result) {
 		t.Helper()
 		// Which two it is, both hashes, the letter says: no text of a plugin goes to
 		// who shows no token.
-		if e.Status != ingest.StatusDeadLetter || !strings.Contains(e.Error, "audit-host dlq show") || e.Sequence != 0 || e.RowHash != "" {
+		if e.Status != event.StatusDeadLetter || !strings.Contains(e.Error, "audit-host dlq show") || e.Sequence != 0 || e.RowHash != "" {
 			t.Errorf("another content: %+v", e)
 		}
 	}
@@ -270,7 +270,7 @@ func TestSameIDAgain(t *testing.T) {
 	// the same event.
 	stampless := strings.Replace(refusal("e4"), `,"timestamp":"2026-01-01T00:00:00Z"`, "", 1)
 	four := d.post(t, "ledger", stampless).Events[0]
-	if again := d.post(t, "ledger", stampless).Events[0]; again != four || four.Status != ingest.StatusAppended {
+	if again := d.post(t, "ledger", stampless).Events[0]; again != four || four.Status != event.StatusAppended {
 		t.Errorf("stamped twice: %+v, then %+v", four, again)
 	}
 	letters := listed(t, config)
@@ -360,7 +360,7 @@ func TestReplayAtStart(t *testing.T) {
 			break
 		}
 	}
-	if a := d.post(t, "ledger", refusal("e1")); a.Events[0].Status != ingest.StatusAppended {
+	if a := d.post(t, "ledger", refusal("e1")); a.Events[0].Status != event.StatusAppended {
 		t.Errorf("%+v", a)
 	}
 	d.stop(t, 0)

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
+	"github.com/audit-host/audit-host/event"
 )
 
 // child is audit-host as a process of its own.
@@ -146,7 +146,7 @@ func TestKilled(t *testing.T) {
 	for i := range events {
 		body.WriteString(refusal(fmt.Sprint("e", i)))
 	}
-	if a := c.post(t, "durable", body.String()); a.Events[events-1].Status != ingest.StatusDurable {
+	if a := c.post(t, "durable", body.String()); a.Events[events-1].Status != event.StatusDurable {
 		t.Fatalf("the last one: %+v", a.Events[events-1])
 	}
 	c.signal(t, syscall.SIGKILL)

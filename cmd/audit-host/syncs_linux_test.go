@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/audit-host/audit-host/abi/manifest"
-	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
+	"github.com/audit-host/audit-host/event"
 )
 
 // The power cuts of the queue's and the host's tests run on disks in memory, which
@@ -69,7 +69,7 @@ func TestEveryCommitIsSynced(t *testing.T) {
 		d.remembered(t, float64(i+1))
 	}
 	// Another event with an id that is taken is a dead letter.
-	if a := d.post(t, "ledger", strings.Replace(refusal("e0"), "rm -rf /", "rm -rf /home", 1)); a.Events[0].Status != ingest.StatusDeadLetter {
+	if a := d.post(t, "ledger", strings.Replace(refusal("e0"), "rm -rf /", "rm -rf /home", 1)); a.Events[0].Status != event.StatusDeadLetter {
 		t.Fatalf("%+v", a)
 	}
 	large := strings.Repeat("x", 50<<10)

@@ -147,7 +147,7 @@ func sweep(ctx context.Context, p *pipeline.Pipeline, log *slog.Logger) {
 
 func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 	cfg := o.Config
-	parseOPA, err := pipeline.ParseOPA(cfg)
+	routes, err := pipeline.Routes(cfg, p.Recorder)
 	if err != nil {
 		return nil, err
 	}
@@ -165,13 +165,13 @@ func newServer(o Options, p *pipeline.Pipeline) (*ingest.Server, error) {
 		return s
 	}, o.Build)
 	server, err = ingest.New(ingest.Options{
-		Intake: p.Recorder.From(pipeline.SourceHTTP), IntakeOPA: p.Recorder.From(pipeline.SourceOPA),
-		ParseNative: pipeline.ParseNative(cfg), ParseOPA: parseOPA, Record: pipeline.Recorded(cfg),
+		Routes: routes,
+		Record: pipeline.Recorded(cfg),
 		Lookup: p.Lookup().Find,
 		DeadLetters: func(ctx context.Context, refused []ingest.Refused) error {
 			letters := make([]abi.DeadLetter, len(refused))
 			for i, r := range refused {
-				letters[i] = abi.DeadLetter{Raw: r.Raw, Sink: pipeline.OPASink, Outcome: abi.Reject, Reason: r.Reason, FailedAt: time.Now()}
+				letters[i] = abi.DeadLetter{Raw: r.Raw, Sink: pipeline.RefusedSink(r.Format), Outcome: abi.Reject, Reason: r.Reason, FailedAt: time.Now()}
 			}
 			return p.Letters.Put(ctx, letters)
 		},

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/audit-host/audit-host/abi"
-	native "github.com/audit-host/audit-host/event"
+	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -32,9 +32,9 @@ func BenchmarkElement(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			r := newRig(b, queue.MemoryOptions{MaxEvents: 1 << 20, MaxBytes: 1 << 30}, func(o *Options) {
-				o.Intake = forgetful{}
-				o.ParseNative = func(raw []byte) (abi.Event, string, error) {
-					e, d, err := native.ParseNative(raw, native.Options{})
+				o.Routes[0].Intake = forgetful{}
+				o.Routes[0].Parse = func(raw []byte) (abi.Event, string, error) {
+					e, d, err := event.ParseNative(raw, event.Options{})
 					return e, d.Kind, err
 				}
 			})

@@ -7,7 +7,10 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+
+	"github.com/audit-host/audit-host/event"
 )
 
 // body is a request's body in memory. What it holds is counted against
@@ -16,7 +19,8 @@ type body struct {
 	s     *Server
 	bytes []byte
 	held  int64
-	lines bool // declared as JSON Lines
+	media string
+	split func(event.Request) event.Elements
 }
 
 // free may be called again.
@@ -52,37 +56,38 @@ func (b *body) grow(limit int) *failure {
 	return nil
 }
 
-// mediaLines tells whether a Content-Type stands for JSON Lines, and whether it
-// is served at all. One that is absent is taken for JSON, and so is what curl
-// says where nobody told it otherwise; a page whose form says the same is kept
-// out by its origin.
-func mediaLines(contentType string) (lines, served bool) {
+// mediaOf returns the media type of a Content-Type and the row it is read by; nil
+// if it is not served.
+func mediaOf(contentType string, rows []event.Media) (media string, row *event.Media) {
 	if contentType == "" {
-		return false, true
+		return rows[0].Types[0], &rows[0]
 	}
 	media, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
-		return false, false
+		return "", nil
 	}
 	if c, ok := params["charset"]; ok && !strings.EqualFold(c, "utf-8") {
-		return false, false
+		return "", nil
 	}
-	switch media {
-	case "application/json", "application/x-www-form-urlencoded":
-		return false, true
-	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines":
-		return true, true
+	for i := range rows {
+		if slices.Contains(rows[i].Types, media) {
+			return media, &rows[i]
+		}
 	}
-	return false, false
+	return "", nil
 }
 
 // readBody reads the whole body, decompressed. It starts small and doubles, so
 // that a client holds no more than twice what it really sent.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*body, *failure) {
-	lines, served := mediaLines(r.Header.Get("Content-Type"))
-	if !served {
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, media []event.Media) (*body, *failure) {
+	of, row := mediaOf(r.Header.Get("Content-Type"), media)
+	if row == nil {
+		var served []string
+		for _, m := range media {
+			served = append(served, m.Types[0])
+		}
 		return nil, fail(http.StatusUnsupportedMediaType,
-			"Content-Type %q is not served: send application/json or application/x-ndjson, in UTF-8", cut(r.Header.Get("Content-Type")))
+			"Content-Type %q is not served: send %s, in UTF-8", cut(r.Header.Get("Content-Type")), strings.Join(served, " or "))
 	}
 	tooLarge := func() *failure {
 		return fail(http.StatusRequestEntityTooLarge,
@@ -107,7 +112,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*body, *failu
 	// What is compressed is limited too: a gzip stream of empty members goes
 	// on without ever yielding a byte. The slack is for data that grows.
 	var in io.Reader = http.MaxBytesReader(w, r.Body, int64(s.o.MaxBody)+int64(s.o.MaxBody)/64+4096)
-	b := &body{s: s, lines: lines}
+	b := &body{s: s, media: of, split: row.Split}
 	var err error
 	if encoded {
 		in, err = gzip.NewReader(in)

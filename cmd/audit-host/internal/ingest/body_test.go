@@ -101,7 +101,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // acknowledgement holds no body.
 func TestBodiesTogether(t *testing.T) {
 	r := newRig(t, queue.MemoryOptions{MaxEvent: 1 << 20}, func(o *Options) { o.MaxBody, o.MaxBuffered = 64<<10, 160<<10 })
-	text := event(strings.Repeat("x", 20)) + strings.Repeat(" ", 60<<10)
+	text := one(strings.Repeat("x", 20)) + strings.Repeat(" ", 60<<10)
 	var clients sync.WaitGroup
 	var writers []*io.PipeWriter
 	var held [2]chan struct{}

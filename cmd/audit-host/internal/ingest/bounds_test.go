@@ -10,15 +10,17 @@ import (
 	"testing"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/queue"
 )
 
 // Two bytes of a body are an event that is refused; what is said of such events is
 // bounded, and those that were taken have their receipts nevertheless.
 func TestAnswersAreBounded(t *testing.T) {
+	const named = 100 // of those that were not taken
 	r := newRig(t, queue.MemoryOptions{}, func(o *Options) { o.MaxBody, o.MaxEvents, o.MaxEvent, o.MaxBuffered = 1<<20, 1<<16, 1<<10, 4<<20 })
 	const bad = 60_000
-	body := "[" + strings.Repeat("0,", bad/2) + event("a") + "," + strings.Repeat("0,", bad/2) + event("b") + "]"
+	body := "[" + strings.Repeat("0,", bad/2) + one("a") + "," + strings.Repeat("0,", bad/2) + one("b") + "]"
 	req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/v1/events?ack=ledger", strings.NewReader(body))
 	r.commitAll()
 	w := r.do(200, req)
@@ -26,11 +28,11 @@ func TestAnswersAreBounded(t *testing.T) {
 		t.Errorf("an answer of %d bytes", n)
 	}
 	a := answer(t, w.Body)
-	if a.Accepted != 2 || a.Rejected != bad || a.Unnamed != bad-maxNotTaken || len(a.Events) != maxNotTaken+2 {
+	if a.Accepted != 2 || a.Rejected != bad || a.Unnamed != bad-named || len(a.Events) != named+2 {
 		t.Errorf("%d accepted, %d rejected, %d unnamed, %d events", a.Accepted, a.Rejected, a.Unnamed, len(a.Events))
 	}
-	for i, want := range map[int]int{maxNotTaken: bad / 2, maxNotTaken + 1: bad + 1} {
-		if e := a.Events[i]; e.Index != want || e.Status != StatusAppended || e.Sequence == 0 {
+	for i, want := range map[int]int{named: bad / 2, named + 1: bad + 1} {
+		if e := a.Events[i]; e.Index != want || e.Status != event.StatusAppended || e.Sequence == 0 {
 			t.Errorf("event %d: %+v; wanted index %d, appended", i, e, want)
 		}
 	}
@@ -48,7 +50,7 @@ func TestAnswersAreCounted(t *testing.T) {
 		return Landed{Sequence: 1}, true, nil
 	}
 	r.commitAll()
-	r.post(200, "/v1/events?ack=ledger", "["+event("a")+","+event("b")+",0]")
+	r.post(200, "/v1/events?ack=ledger", "["+one("a")+","+one("b")+",0]")
 	if held != 3*resultBytes {
 		t.Errorf("%d bytes are counted, wanted %d", held, 3*resultBytes)
 	}
@@ -60,13 +62,13 @@ func TestNothingIsReadForNobody(t *testing.T) {
 		parsed := 0
 		ctx, cancel := context.WithCancelCause(t.Context())
 		r := newRig(t, queue.MemoryOptions{}, func(o *Options) {
-			o.ParseNative = func([]byte) (abi.Event, string, error) {
+			o.Routes[0].Parse = func([]byte) (abi.Event, string, error) {
 				if parsed++; parsed == 3 {
 					cancel(errStopping)
 				}
 				return abi.Event{}, "", errors.New("bad")
 			}
-			o.ParseOPA = o.ParseNative
+			o.Routes[1].Parse = o.Routes[0].Parse
 		})
 		w := httptest.NewRecorder()
 		r.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "http://127.0.0.1"+path, strings.NewReader("[0,0,0,0,0,0,0]")).WithContext(ctx))

@@ -3,13 +3,15 @@
 //
 // # Endpoints
 //
-//	POST /v1/events            native events: an object, an array or NDJSON
-//	POST /logs, /logs/{any}    OPA's decision log, as OPA uploads it
+//	POST /v1/events, /logs, …  what a client sends: each of [Options.Routes]
 //	GET  /-/healthy            200 while the process serves
 //	GET  /-/ready              200, or 503 with the reasons
 //	GET  /metrics              the handler in [Options.Metrics]
 //
-// POST /v1/events answers with an [Answer]. "?ack=" says what to wait for:
+// What is posted where, read how and answered how is a row of [event.Formats]; the
+// loop is one ([Taker.Run]), that of audit-host ingest too.
+//
+// POST /v1/events answers with an [event.Report]. "?ack=" says what to wait for:
 // "accepted" (in the queue), "durable" (survives a crash; the default) or
 // "ledger" (committed; the answer carries sequence and row hash, and the head of the
 // ledger at that time: a receipt). The statuses:
@@ -30,11 +32,12 @@
 //	     did not come in time. Every event has its status: "retry" was not
 //	     taken, "accepted" waits in the queue and may be repeated under its id
 //
-// POST /logs answers 200 to whatever could be read, because OPA repeats a
-// refused batch for ever: an element that can't become an event goes to the
-// dead letters with its text, and so does the rest of an array that breaks. What can't be read (401, 408, 413, 415, a damaged
-// gzip stream) is refused, so that nothing is lost, and OPA's repetitions are
-// logged here until somebody mends it. 503 makes OPA keep the batch.
+// A format with [event.KeepBad] (POST /logs: OPA's decision log) answers 200 to
+// whatever could be read, because the client repeats a refused batch for ever: an
+// element that can't become an event goes to the dead letters with its text, and so
+// does the rest of a body that breaks. What can't be read (401, 408, 413, 415, a
+// damaged gzip stream) is refused, so that nothing is lost, and the repetitions are
+// logged here until somebody mends the client. 503 makes it keep the batch.
 //
 // # Guarantees
 //
@@ -64,43 +67,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/queue"
 )
 
-// Intake takes accepted events; the pipeline behind the queue implements it.
-type Intake interface {
-	// Submit hands e to the queue. It may wait for room until ctx ends, if the
-	// operator chose so, and does no I/O otherwise. Errors that wrap
-	// [queue.ErrTooLarge] or [queue.ErrBadID] are about this event; after any
-	// other one the queue can't take events now, and the client is told to
-	// repeat.
-	Submit(ctx context.Context, e abi.Event) (queue.Receipt, error)
-}
-
-// Refuser is an [Intake] that counts refusals. When it has answered that the queue
-// is full it is told how many events of the request were not handed to it, because
-// they must not overtake the refused one.
-type Refuser interface{ Refuse(n int) }
-
-// ErrNotNow is wrapped by an error of a [Parse] that is not about the text: no
-// id could be minted, say. The client is told to repeat.
-var ErrNotNow = errors.New("events can't be taken now")
-
-// Parse turns the text of one event into the event. The event has memory of its
-// own and does not keep raw. The string is the kind of its decision, as in
-// "refuse".
-type Parse func(raw []byte) (abi.Event, string, error)
-
-// Head is where the ledger ended when it was looked into. A client that keeps it
-// can show later that the ledger lost rows: audit-host verify --head.
-type Head struct {
-	Sequence uint64 `json:"sequence"`
-	RowHash  string `json:"row_hash"` // hexadecimal
-}
+// Head is where the ledger ended when it was looked into.
+type Head = event.Head
 
 // Landed tells where a committed event stands.
 type Landed struct {
@@ -112,29 +88,35 @@ type Landed struct {
 	DeadLetter string
 }
 
-// Refused is an element of OPA's decision log that can't become an event.
+// Refused is an element, or the rest of a body, that can't become an event and is
+// kept.
 type Refused struct {
-	Source string // "opa"
+	Format string // its name
 	Raw    []byte // its text, valid during the call only
 	Reason string
+}
+
+// Route serves a format: where it is posted to and how it is answered stands in
+// the format.
+type Route struct {
+	Format event.Format
+	Intake Intake
+	Parse  Parse
 }
 
 // Options configure a [Server]. The zero value of a limit stands for the
 // default beside it.
 type Options struct {
-	Intake      Intake
-	IntakeOPA   Intake // of POST /logs; nil: Intake
-	ParseNative Parse
-	ParseOPA    Parse
+	Routes []Route
 	// Record tells whether events with this decision are recorded.
 	Record func(decision string) bool
 	// Lookup tells where the event with this id and the SHA-256 of its payload
 	// stands; false if nowhere. The hash tells it from another one that was sent
 	// under the same id.
 	Lookup func(ctx context.Context, id string, payload [sha256.Size]byte) (Landed, bool, error)
-	// DeadLetters stores what OPA sent and no event could be made of, some at a
-	// time. When it returns nil they are durable. The same text can come again, because OPA
-	// repeats a batch until it is answered with 200.
+	// DeadLetters stores elements of formats with [event.KeepBad] that no event could be
+	// made of, some at a time. When it returns nil they are durable. The same text can
+	// come again, when a client repeats a request.
 	DeadLetters func(ctx context.Context, refused []Refused) error
 	// Ready tells whether events can be recorded now, and if not, why. Nil is
 	// always ready. Unless the request has brought the token, told is false, and
@@ -169,7 +151,7 @@ type Stats struct {
 	Rejected     uint64 // refused for their content, the client was told
 	Skipped      uint64 // decisions that are not recorded
 	Retry        uint64 // not taken, because the queue was full or closed
-	DeadLettered uint64 // of OPA, refused for their content
+	DeadLettered uint64 // kept instead of refused
 }
 
 // Server serves the endpoints of the package comment. Make one with [New].
@@ -181,25 +163,24 @@ type Server struct {
 	buffered atomic.Int64 // bytes of bodies held
 	requests requests
 
-	refusals, unacknowledged, opaDead throttle
+	refusals, unacknowledged, dead throttle
 
-	accepted  atomic.Uint64
-	rejected  atomic.Uint64
-	skipped   atomic.Uint64
-	retry     atomic.Uint64
-	deadOfOPA atomic.Uint64
+	accepted     atomic.Uint64
+	rejected     atomic.Uint64
+	skipped      atomic.Uint64
+	retry        atomic.Uint64
+	deadLettered atomic.Uint64
 }
 
 // New checks the options and makes a server.
 func New(o Options) (*Server, error) {
 	switch {
-	case o.Intake == nil, o.ParseNative == nil, o.ParseOPA == nil, o.Record == nil, o.Lookup == nil, o.DeadLetters == nil:
-		return nil, errors.New("make ingest server: Intake, ParseNative, ParseOPA, Record, Lookup and DeadLetters are needed")
+	case len(o.Routes) == 0, o.Record == nil, o.Lookup == nil, o.DeadLetters == nil:
+		return nil, errors.New("make ingest server: Routes, Record, Lookup and DeadLetters are needed")
+	case slices.ContainsFunc(o.Routes, func(r Route) bool { return r.Intake == nil || r.Parse == nil }):
+		return nil, errors.New("make ingest server: each of Routes needs Intake and Parse")
 	case o.DurableLevel != queue.Durable && o.DurableLevel != queue.Committed:
 		return nil, fmt.Errorf("make ingest server: DurableLevel %d is neither Durable nor Committed", o.DurableLevel)
-	}
-	if o.IntakeOPA == nil {
-		o.IntakeOPA = o.Intake
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -241,6 +222,9 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("make ingest server: MaxEvent %d, MaxBody %d and MaxBuffered %d do not fit into each other", o.MaxEvent, o.MaxBody, o.MaxBuffered)
 	}
 	s := &Server{o: o, token: sha256.Sum256([]byte(o.Token))}
+	for _, t := range []*throttle{&s.refusals, &s.unacknowledged, &s.dead} {
+		t.rate.Interval = time.Second
+	}
 	s.requests.idle = make(chan struct{})
 	s.handler = s.routes()
 	return s, nil
@@ -255,6 +239,6 @@ func (s *Server) Handler() http.Handler { return s.handler }
 func (s *Server) Stats() Stats {
 	return Stats{
 		Accepted: s.accepted.Load(), Rejected: s.rejected.Load(), Skipped: s.skipped.Load(),
-		Retry: s.retry.Load(), DeadLettered: s.deadOfOPA.Load(),
+		Retry: s.retry.Load(), DeadLettered: s.deadLettered.Load(),
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/queue"
 )
 
@@ -48,7 +49,7 @@ func newRig(t testing.TB, m queue.MemoryOptions, change func(*Options)) *rig {
 	}
 	t.Cleanup(func() { r.consumer.Close() })
 	r.o = Options{
-		Intake: r, ParseNative: parseTest, ParseOPA: parseTest,
+		Routes:       []Route{{event.Formats[0], r, parseTest}, {event.Formats[1], r, parseTest}},
 		Record:       func(d string) bool { return d == "refuse" },
 		DurableLevel: queue.Committed,
 		Lookup: func(_ context.Context, id string, payload [32]byte) (Landed, bool, error) {
@@ -139,7 +140,7 @@ func parseTest(raw []byte) (abi.Event, string, error) {
 	return abi.Event{ID: in.ID, EventType: "governance.refusal", Payload: bytes.Clone(raw)}, in.Decision, nil
 }
 
-func event(id string) string { return fmt.Sprintf(`{"id":%q}`, id) }
+func one(id string) string { return fmt.Sprintf(`{"id":%q}`, id) }
 
 func zip(t testing.TB, text string) string {
 	t.Helper()
@@ -175,14 +176,14 @@ func (r *rig) do(want int, req *http.Request) *httptest.ResponseRecorder {
 	return w
 }
 
-func (r *rig) post(want int, target, body string, headers ...string) Answer {
+func (r *rig) post(want int, target, body string, headers ...string) event.Report {
 	r.t.Helper()
 	return answer(r.t, r.do(want, request("POST", target, body, headers...)).Body)
 }
 
-func answer(t testing.TB, from io.Reader) Answer {
+func answer(t testing.TB, from io.Reader) event.Report {
 	t.Helper()
-	var a Answer
+	var a event.Report
 	dec := json.NewDecoder(from)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&a); err != nil {
@@ -199,7 +200,7 @@ func answer(t testing.TB, from io.Reader) Answer {
 	return a
 }
 
-func statuses(a Answer) string {
+func statuses(a event.Report) string {
 	var out []string
 	for _, e := range a.Events {
 		out = append(out, strings.TrimSuffix(e.ID+":"+string(e.Status), ":"))
@@ -210,7 +211,8 @@ func statuses(a Answer) string {
 func TestNewChecksOptions(t *testing.T) {
 	good := newRig(t, queue.MemoryOptions{}, nil).o
 	for name, change := range map[string]func(*Options){
-		"Intake, ":             func(o *Options) { o.Intake = nil },
+		"Routes, ":             func(o *Options) { o.Routes = nil },
+		"needs Intake and Par": func(o *Options) { o.Routes = []Route{{Format: event.Formats[0], Intake: o.Routes[0].Intake}} },
 		"DurableLevel 1":       func(o *Options) { o.DurableLevel = queue.Accepted },
 		"MaxBody is negative":  func(o *Options) { o.MaxBody = -1 },
 		"IdleTimeout is negat": func(o *Options) { o.IdleTimeout = -1 },

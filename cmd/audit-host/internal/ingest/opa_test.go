@@ -27,7 +27,7 @@ func (r *rig) upload(want int, path string, entries ...string) *httptest.Respons
 func (r *rig) deadTexts() string {
 	var out []string
 	for _, d := range r.dead {
-		out = append(out, d.Source+" "+string(d.Raw))
+		out = append(out, d.Format+" "+string(d.Raw))
 	}
 	return strings.Join(out, " | ")
 }
@@ -54,7 +54,7 @@ func entry(id string, result bool) string {
 
 func newOPARig(t *testing.T, m queue.MemoryOptions, change func(*Options)) *rig {
 	return newRig(t, m, func(o *Options) {
-		o.ParseOPA = parseOPATest
+		o.Routes[1].Parse = parseOPATest
 		if change != nil {
 			change(o)
 		}

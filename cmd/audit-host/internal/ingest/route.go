@@ -3,13 +3,14 @@ package ingest
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/audit-host/audit-host/event"
 )
 
 // failure is an answer that ends a request before any event was accepted.
@@ -36,9 +37,20 @@ const retryAfter = "1"
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/v1/events", s.endpoint(s.events, true, http.MethodPost))
-	mux.Handle("/logs", s.endpoint(s.logs, true, http.MethodPost))
-	mux.Handle("/logs/{partition...}", s.endpoint(s.logs, true, http.MethodPost))
+	for i := range s.o.Routes {
+		rt := &s.o.Routes[i]
+		serve := s.endpoint(func(w http.ResponseWriter, r *http.Request) *failure {
+			f := s.take(rt, w, r)
+			if f != nil && f.code < 500 && rt.Format.OnBad == event.KeepBad {
+				// The client repeats it for ever, so somebody should know.
+				s.refused(r, f.code, f.text)
+			}
+			return f
+		}, true, http.MethodPost)
+		for _, pattern := range rt.Format.Paths {
+			mux.Handle(pattern, serve)
+		}
+	}
 	mux.Handle("/-/healthy", s.endpoint(s.healthy, false, http.MethodGet, http.MethodHead))
 	mux.Handle("/-/ready", s.endpoint(s.ready, false, http.MethodGet, http.MethodHead))
 	if s.o.Metrics != nil {
@@ -75,13 +87,17 @@ func (s *Server) endpoint(serve endpoint, secret bool, methods ...string) http.H
 		if f = serve(w, r); f == nil {
 			return
 		}
-		// What OPA is refused it repeats for ever, so somebody should know.
-		if f.code >= 500 || strings.HasPrefix(r.URL.Path, "/logs") {
-			s.refusals.warn(r, s.o.Log, "request refused", slog.String("path", cut(r.URL.Path)),
-				slog.Int("status", f.code), slog.String("error", f.text))
+		if f.code >= 500 {
+			s.refused(r, f.code, f.text)
 		}
 		refuse(w, f)
 	})
+}
+
+// refused logs a request that was refused.
+func (s *Server) refused(r *http.Request, code int, text string) {
+	s.refusals.warn(r, s.o.Log, "request refused", slog.String("path", cut(r.URL.Path)),
+		slog.Int("status", code), slog.String("error", text))
 }
 
 func refuse(w http.ResponseWriter, f *failure) {
@@ -184,18 +200,28 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) *failure {
 }
 
 func (s *Server) nothing(http.ResponseWriter, *http.Request) *failure {
-	return fail(http.StatusNotFound, "nothing is served here: see POST /v1/events, POST /logs, GET /-/healthy, /-/ready, /metrics")
+	var posts strings.Builder
+	for i := range s.o.Routes {
+		fmt.Fprintf(&posts, "POST %s, ", s.o.Routes[i].Format.Paths[0])
+	}
+	return fail(http.StatusNotFound, "nothing is served here: see %sGET /-/healthy, /-/ready, /metrics", &posts)
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
+	write(w, event.ReplyJSON(code, v))
+}
+
+func write(w http.ResponseWriter, reply event.Reply) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("X-Content-Type-Options", "nosniff")
+	if reply.Body != nil {
+		h.Set("Content-Type", reply.Media)
+		h.Set("X-Content-Type-Options", "nosniff")
+	}
 	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.Encode(v) // fails only when the client is gone, and then nobody is to be told
+	w.WriteHeader(reply.Status)
+	if reply.Body != nil {
+		reply.Body(w)
+	}
 }
 
 // maxText is the largest text of ours or of a client in an answer or a log

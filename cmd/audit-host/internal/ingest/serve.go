@@ -2,13 +2,14 @@ package ingest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // requests counts those under way, so that a shutdown knows when the last one
@@ -77,7 +78,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		MaxHeaderBytes: 16 << 10,
 		ErrorLog:       slog.NewLogLogger(s.o.Log.Handler(), slog.LevelWarn),
 	}
-	limited := newLimitListener(ln, s.o.MaxConnections)
+	// Beyond the limit they wait in the kernel's backlog.
+	limited := netutil.LimitListener(ln, s.o.MaxConnections)
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(limited) }()
 
@@ -115,53 +117,4 @@ func closedWithin(c <-chan struct{}, d time.Duration) bool {
 	case <-t.C:
 		return false
 	}
-}
-
-// limitListener accepts while fewer than a number of its connections are open.
-// The others wait in the kernel's backlog.
-type limitListener struct {
-	net.Listener
-	slots  chan struct{}
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newLimitListener(ln net.Listener, n int) *limitListener {
-	return &limitListener{Listener: ln, slots: make(chan struct{}, n), closed: make(chan struct{})}
-}
-
-func (l *limitListener) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &limitConn{Conn: c, free: sync.OnceFunc(func() { <-l.slots })}, nil
-}
-
-// Close may be called again, as net/http does.
-func (l *limitListener) Close() error {
-	var err error
-	l.once.Do(func() {
-		close(l.closed)
-		if err = l.Listener.Close(); errors.Is(err, net.ErrClosed) {
-			err = nil
-		}
-	})
-	return err
-}
-
-type limitConn struct {
-	net.Conn
-	free func()
-}
-
-func (c *limitConn) Close() error {
-	defer c.free()
-	return c.Conn.Close()
 }

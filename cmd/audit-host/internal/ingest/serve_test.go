@@ -190,7 +190,7 @@ func TestServeWaitOutlastsReadTimeout(t *testing.T) {
 		})
 		cl := s.client()
 		begin := time.Now()
-		cl.send(post("/v1/events?ack=ledger", event("a")))
+		cl.send(post("/v1/events?ack=ledger", one("a")))
 		if code, text := cl.status(); code != 200 || time.Since(begin) != 50*time.Second {
 			t.Errorf("status %d after %v: %s", code, time.Since(begin), text)
 		}
@@ -259,7 +259,7 @@ func TestServeThousandIdle(t *testing.T) {
 	}
 	web := &http.Client{Transport: &http.Transport{}}
 	for i := range 20 {
-		resp, err := web.Post("http://"+ln.Addr().String()+"/v1/events?ack=ledger", "application/json", strings.NewReader(event(fmt.Sprint(i))))
+		resp, err := web.Post("http://"+ln.Addr().String()+"/v1/events?ack=ledger", "application/json", strings.NewReader(one(fmt.Sprint(i))))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,7 +288,7 @@ func TestServeShutdownWaits(t *testing.T) {
 		if code, _ := other.status(); code != 200 {
 			t.Fatalf("status %d", code)
 		}
-		waiting.send(post("/v1/events", event("a")))
+		waiting.send(post("/v1/events", one("a")))
 		synctest.Wait()
 		begin := time.Now()
 		s.stop()
@@ -298,7 +298,7 @@ func TestServeShutdownWaits(t *testing.T) {
 			t.Fatal("Serve returned while a request was waiting")
 		default:
 		}
-		other.send(post("/v1/events", event("b")))
+		other.send(post("/v1/events", one("b")))
 		if code, text := other.status(); code != 503 || !strings.Contains(text, "shutting down") {
 			t.Errorf("a request during shutdown got %d: %s", code, text)
 		}
@@ -322,7 +322,7 @@ func TestServeShutdownEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := serve(t, nil)
 		waiting, sending := s.client(), s.client()
-		waiting.send(post("/v1/events", event("a")))
+		waiting.send(post("/v1/events", one("a")))
 		sending.send("POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{")
 		synctest.Wait()
 		begin := time.Now()

@@ -27,10 +27,10 @@ func TestWarningsAreFew(t *testing.T) {
 		if log.Len() > 0 {
 			t.Errorf("logged %s", &log)
 		}
-		r.post(202, "/v1/events?ack=accepted", event("a"), auth...)
+		r.post(202, "/v1/events?ack=accepted", one("a"), auth...)
 		for range 100 {
-			r.post(503, "/v1/events?ack=accepted", event("b"), auth...)
-			r.do(503, request("POST", "/logs", event("c"), auth...))
+			r.post(503, "/v1/events?ack=accepted", one("b"), auth...)
+			r.do(503, request("POST", "/logs", one("c"), auth...))
 			r.do(415, request("POST", "/logs", "", append(auth, "Content-Encoding", "br")...))
 		}
 		if got := strings.Count(log.String(), "\n"); got != 2 {
@@ -38,7 +38,7 @@ func TestWarningsAreFew(t *testing.T) {
 		}
 		log.Reset()
 		<-time.After(time.Second)
-		r.post(503, "/v1/events?ack=accepted", event("b"), auth...)
+		r.post(503, "/v1/events?ack=accepted", one("b"), auth...)
 		if got := log.String(); !strings.Contains(got, "and_not_shown=99") || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "from=192.0.2.1:1234") {
 			t.Errorf("logged %s", got)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/config"
 	"github.com/audit-host/audit-host/cmd/audit-host/internal/ingest"
 	"github.com/audit-host/audit-host/event"
+	"github.com/audit-host/audit-host/queue"
 )
 
 // EventOptions are the limits of events in a configuration.
@@ -25,31 +26,48 @@ func Recorded(cfg *config.Config) func(decision string) bool {
 // hostTypes begins the types of the events that audit-host makes about itself.
 const hostTypes = "audit."
 
-// ParseNative reads native events within the configuration's limits.
-func ParseNative(cfg *config.Config) ingest.Parse {
+// Routes are the formats of [event.Formats] as the HTTP server serves them.
+func Routes(cfg *config.Config, r *queue.Recorder) ([]ingest.Route, error) {
+	var list []ingest.Route
+	for _, f := range event.Formats {
+		parse, err := Parser(cfg, f)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, ingest.Route{Format: f, Intake: r.From(f.Source), Parse: parse})
+	}
+	return list, nil
+}
+
+// Parser reads elements of a format within the configuration's limits and by its
+// pointers.
+func Parser(cfg *config.Config, f event.Format) (ingest.Parse, error) {
+	parse, err := compile(cfg, f)
+	if err != nil {
+		return nil, err
+	}
 	o := EventOptions(cfg)
 	return func(raw []byte) (abi.Event, string, error) {
-		e, d, err := event.ParseNative(raw, o)
+		e, d, err := parse(raw, o)
 		if err == nil && strings.HasPrefix(e.EventType, hostTypes) {
 			return e, d.Kind, fmt.Errorf("read event: event_type: types that begin with %s are those of audit-host itself; choose another", hostTypes)
 		}
 		return e, d.Kind, blame(err)
-	}
+	}, nil
 }
 
-// ParseOPA reads elements of OPA's decision log by the configuration's
-// pointers.
-func ParseOPA(cfg *config.Config) (ingest.Parse, error) {
-	p := cfg.HTTP.OPA
-	mapping, err := event.CompileOPA(event.OPAPointers{Agent: p.Agent, Decision: p.Decision, Rule: p.Rule, Reason: p.Reason})
-	if err != nil {
-		return nil, fmt.Errorf("%s: [http.opa]: %w", cfg.File, err)
+// compile makes a format's parser. [http.opa] is the one table of pointers that
+// the configuration has.
+func compile(cfg *config.Config, f event.Format) (event.Parse, error) {
+	p := f.Pointers
+	if f.Name == "opa" {
+		p = event.Pointers(cfg.HTTP.OPA)
 	}
-	o := EventOptions(cfg)
-	return func(raw []byte) (abi.Event, string, error) {
-		e, d, err := event.ParseOPA(raw, mapping, o)
-		return e, d.Kind, blame(err)
-	}, nil
+	parse, err := f.Compile(p)
+	if err != nil {
+		return nil, fmt.Errorf("%s: [http.%s]: %w", cfg.File, f.Name, err)
+	}
+	return parse, nil
 }
 
 // blame marks an error that is not the text's fault: it must not be refused for

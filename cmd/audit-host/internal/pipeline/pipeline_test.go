@@ -130,7 +130,7 @@ func refusal(t *testing.T, agent string) abi.Event {
 func TestLossRecord(t *testing.T) {
 	first := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	var r queue.Refusals
-	r.Sources = []queue.SourceRefusals{{Source: SourceHTTP, Count: 17, First: first, Last: first.Add(time.Minute)}}
+	r.Sources = []queue.SourceRefusals{{Source: "http", Count: 17, First: first, Last: first.Add(time.Minute)}}
 	ev, ok := lossRecord(r)
 	if !ok {
 		t.Fatal("no record")
@@ -149,7 +149,7 @@ func TestLossRecord(t *testing.T) {
 		t.Error("a record of nothing")
 	}
 	// A client can't make one.
-	_, _, err = ParseNative(parse(t, sample))([]byte(`{"agent_id":"a","event_type":"audit.gap","action":{"kind":"x"},"decision":{"decision":"refuse","rule_id":"","reason":""}}`))
+	_, _, err = parser(t, parse(t, sample), "native")([]byte(`{"agent_id":"a","event_type":"audit.gap","action":{"kind":"x"},"decision":{"decision":"refuse","rule_id":"","reason":""}}`))
 	if err == nil || errors.Is(err, ingest.ErrNotNow) || !strings.Contains(err.Error(), "choose another") {
 		t.Errorf("%v", err)
 	}
@@ -362,7 +362,7 @@ func TestLedgerIsLookedAtBeforeTheStart(t *testing.T) {
 
 func TestWhoseFaultItIs(t *testing.T) {
 	cfg := parse(t, sample)
-	native, parseOPA := ParseNative(cfg), mustOPA(t, cfg)
+	native, parseOPA := parser(t, cfg, "native"), parser(t, cfg, "opa")
 	for _, parse := range []ingest.Parse{native, parseOPA} {
 		if _, _, err := parse([]byte("nonsense")); err == nil || errors.Is(err, ingest.ErrNotNow) {
 			t.Errorf("nonsense: %v", err)
@@ -384,13 +384,19 @@ func TestWhoseFaultItIs(t *testing.T) {
 	}
 }
 
-func mustOPA(t *testing.T, cfg *config.Config) ingest.Parse {
+func parser(t *testing.T, cfg *config.Config, format string) ingest.Parse {
 	t.Helper()
-	parse, err := ParseOPA(cfg)
-	if err != nil {
-		t.Fatal(err)
+	for _, f := range event.Formats {
+		if f.Name == format {
+			parse, err := Parser(cfg, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return parse
+		}
 	}
-	return parse
+	t.Fatalf("no format %s", format)
+	return nil
 }
 
 // What a caller made by hand and calls a refusal is refused.

@@ -134,13 +134,10 @@ func leftOnDisk(ctx context.Context, cfg *config.Config) (err error) {
 	return nil
 }
 
-// The sources by which refused events are told apart; [queue.SourceGo] is that of
-// a caller in Go.
-const (
-	SourceHTTP   = "http"   // POST /v1/events
-	SourceOPA    = "opa"    // POST /logs
-	SourceIngest = "ingest" // audit-host ingest
-)
+// SourceIngest is the source, by which refused events are told apart, of audit-host
+// ingest. What is posted has that of its [event.Format], a caller in Go
+// [queue.SourceGo].
+const SourceIngest = "ingest"
 
 // lossRecord makes the event that tells in the ledger what was refused because
 // the queue was full.

@@ -24,7 +24,7 @@ type change struct {
 
 // fixed lists what differs outside of the sinks.
 func (p *Pipeline) fixed(cfg *config.Config) ([]string, error) {
-	if _, err := ParseOPA(cfg); err != nil {
+	if _, err := Routes(cfg, p.Recorder); err != nil {
 		return nil, err
 	}
 	list := p.cfg.Fixed(cfg)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
@@ -94,15 +95,15 @@ type ReplayOptions struct {
 }
 
 // Replay delivers open dead letters to the sinks that refused them. What was
-// never an event, because nothing could be made of OPA's text, is read again with
+// never an event, because nothing could be made of a client's text, is read again with
 // the present configuration and goes through the queue to every sink, for none
 // has seen it.
 //
 // Commit points. An event is first stored by its sink, which knows its id, and
 // then its letter is marked. Killed before the first, nothing has happened.
 // Killed in between, the letter is open and the event stored: the next replay
-// delivers it again, the sink recognises it, and the letter is marked then. What
-// OPA sent gets its id, and its time if it has none, from the letter, so that
+// delivers it again, the sink recognises it, and the letter is marked then. Such
+// a text gets its id, and its time if it has none, from the letter, so that
 // this holds for it too. Letters that come while a replay runs are left to the
 // next one.
 //
@@ -134,7 +135,7 @@ func (p *Pipeline) Replay(ctx context.Context, o ReplayOptions) (s ReplaySummary
 		o.Begin(s.Selected)
 	}
 	r := replayer{p: p, o: o, s: &s, given: map[string]string{}}
-	if r.revive, err = ReviveOPA(p.cfg); err != nil {
+	if r.revive, err = Revive(p.cfg); err != nil {
 		return s, err
 	}
 	f.UpTo = tally.Last
@@ -192,7 +193,7 @@ func (r *replayer) page(ctx context.Context, page []deadletter.Letter) error {
 			return err
 		}
 		var err error
-		if sink == OPASink {
+		if strings.HasPrefix(sink, refusedOf) {
 			err = r.submit(ctx, of[sink])
 		} else {
 			err = r.deliver(ctx, sink, of[sink])
@@ -310,7 +311,7 @@ func (r *replayer) sort(sink string, some []*attempt, results []queue.Replayed) 
 	return left
 }
 
-// submit sends what OPA sent through the queue, now that it may be readable.
+// submit sends what a client sent through the queue, now that it may be readable.
 func (r *replayer) submit(ctx context.Context, some []*attempt) error {
 	type waiting struct {
 		a  *attempt

@@ -59,7 +59,7 @@ func seedLetters(t *testing.T, p *Pipeline) (ledger, mock abi.Event) {
 		return abi.DeadLetter{Event: e, Sink: sink, Outcome: abi.Trap, Reason: "then", Attempts: 2, FailedAt: failed}
 	}
 	opa := func(raw []byte) abi.DeadLetter {
-		return abi.DeadLetter{Raw: raw, Sink: OPASink, Outcome: abi.Reject, Reason: "then", FailedAt: failed}
+		return abi.DeadLetter{Raw: raw, Sink: RefusedSink("opa"), Outcome: abi.Reject, Reason: "then", FailedAt: failed}
 	}
 	if err := p.Letters.Put(t.Context(), []abi.DeadLetter{
 		letter(ledger, "ledger"), letter(mock, "mock"), letter(refusal(t, "agent:gone"), "gone"),
@@ -342,7 +342,7 @@ func TestReplayAtStart(t *testing.T) {
 // What a letter can come to is told without any sink.
 func TestRevivable(t *testing.T) {
 	cfg := withCaller(twoSinks(t, ""))
-	revive, err := ReviveOPA(cfg)
+	revive, err := Revive(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,9 +359,9 @@ func TestRevivable(t *testing.T) {
 		{abi.DeadLetter{Event: good, Sink: "gone"}, true, `no sink named "gone"`},
 		{abi.DeadLetter{Event: abi.Event{ID: good.ID}, Raw: abi.AppendRecord(nil, &good), Sink: "mock"}, true, ""},
 		{abi.DeadLetter{Event: abi.Event{ID: "x"}, Raw: []byte("garbage"), Sink: "mock"}, true, "malformed event record"},
-		{abi.DeadLetter{Raw: opaElement("d", "a"), Sink: OPASink}, true, ""},
-		{abi.DeadLetter{Raw: []byte("17"), Sink: OPASink}, false, "must be an object"},
-		{abi.DeadLetter{Raw: []byte(strings.Repeat(" ", 1<<17)), Sink: OPASink}, false, "at most 64KiB are taken"},
+		{abi.DeadLetter{Raw: opaElement("d", "a"), Sink: RefusedSink("opa")}, true, ""},
+		{abi.DeadLetter{Raw: []byte("17"), Sink: RefusedSink("opa")}, false, "must be an object"},
+		{abi.DeadLetter{Raw: []byte(strings.Repeat(" ", 1<<17)), Sink: RefusedSink("opa")}, false, "at most 64KiB are taken"},
 	} {
 		recorded, err := Revivable(cfg, revive, &deadletter.Letter{DeadLetter: c.l})
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || recorded != c.recorded {
@@ -369,7 +369,7 @@ func TestRevivable(t *testing.T) {
 		}
 	}
 	// Twice the same text is the same event, also without an id and a time.
-	l := deadletter.Letter{DeadLetter: abi.DeadLetter{Raw: opaElement("", "a"), Sink: OPASink, FailedAt: time.Unix(1e9, 5)}}
+	l := deadletter.Letter{DeadLetter: abi.DeadLetter{Raw: opaElement("", "a"), Sink: RefusedSink("opa"), FailedAt: time.Unix(1e9, 5)}}
 	l.Event.ID = "sha256:x"
 	one, _, err := revive(&l)
 	two, _, err2 := revive(&l)

@@ -1,9 +1,10 @@
-package ingest
+package event
 
 import (
 	"bufio"
 	"encoding/json"
-	"net/http"
+	"fmt"
+	"io"
 )
 
 // Status is what became of one event of a request.
@@ -36,15 +37,13 @@ type Result struct {
 // what is said of each is a hundred times as long.
 const maxNotTaken = 100
 
-// resultBytes is what an event of an answer takes in memory, about, in bytes: an
-// accepted one, with its id, its receipt and a row hash.
-const resultBytes = 320
-
-// Answer is the body of an answer of POST /v1/events to a request of which
-// events could be told apart. The four counts are of all events of the request.
-// Events has each that was accepted, and of the others the first maxNotTaken;
-// Unnamed counts the rest. Both together are the four counts.
-type Answer struct {
+// Report is what became of a request whose elements could be told apart, and the
+// body of the answer to native events. The four counts are of all elements that
+// did not become dead letters. Events has each accepted event of a format with
+// receipts, and of the others the first maxNotTaken (of a format without, only
+// what was rejected). Unnamed counts the rest: of a format with receipts both
+// together are the four counts.
+type Report struct {
 	Accepted int    `json:"accepted"` // taken by the queue, whatever came then
 	Rejected int    `json:"rejected"`
 	Skipped  int    `json:"skipped"`
@@ -56,17 +55,31 @@ type Answer struct {
 	Unnamed int      `json:"unnamed,omitempty"`
 	Events  []Result `json:"events"`
 
+	DeadLettered int    `json:"-"`
+	TooLarge     int    `json:"-"` // of Rejected
+	Waiting      int    `json:"-"` // accepted, and not acknowledged as asked
+	Cause        error  `json:"-"` // why something has to be sent again, the first such
+	Unwatched    bool   `json:"-"` // the client waits for nothing: ack=accepted
+	Media        string `json:"-"` // media type of the request, without parameters
+
 	notTaken int // of Events
 }
 
-// room tells whether one more event that was not taken is named.
-func (a *Answer) room() bool { return a.notTaken < maxNotTaken }
+// Head is where the ledger ended when it was looked into. A client that keeps it
+// can show later that the ledger lost rows: audit-host verify --head.
+type Head struct {
+	Sequence uint64 `json:"sequence"`
+	RowHash  string `json:"row_hash"` // hexadecimal
+}
 
-// add names an event, or counts it.
-func (a *Answer) add(res Result) {
+// Room tells whether one more event that was not taken is named.
+func (a *Report) Room() bool { return a.notTaken < maxNotTaken }
+
+// Add names an event, or counts it.
+func (a *Report) Add(res Result) {
 	switch {
 	case res.Status == StatusAccepted:
-	case a.room():
+	case a.Room():
 		a.notTaken++
 	default:
 		a.Unnamed++
@@ -75,34 +88,40 @@ func (a *Answer) add(res Result) {
 	a.Events = append(a.Events, res)
 }
 
-// code is the status of the answer; waiting is the number of accepted events
-// that did not reach the level asked for, tooLarge that of events rejected for
-// their size.
-func (a *Answer) code(asked ack, waiting, tooLarge int) int {
+// answerNative answers with the report itself. It is written event by event, so
+// that the text of a large one is never in memory as a whole.
+func answerNative(a *Report) Reply {
+	status := a.status()
 	switch {
-	case a.Retry > 0 || waiting > 0:
-		return http.StatusServiceUnavailable
-	case a.Accepted == 0 && a.Skipped == 0 && a.Rejected > 0 && a.Rejected == tooLarge:
-		return http.StatusRequestEntityTooLarge
-	case a.Accepted == 0 && a.Skipped == 0 && a.Rejected > 0:
-		return http.StatusBadRequest
-	case a.Accepted > 0 && asked == ackAccepted:
-		return http.StatusAccepted
+	case a.Retry > 0: // all after the first one too
+		a.Error = clip(fmt.Sprintf("event %d and all after it were not taken, send them again: %v",
+			a.Accepted+a.Rejected+a.Skipped+a.DeadLettered, a.Cause), shownAnswer)
+	case status == 503:
+		a.Error = "some events are not acknowledged yet; they may be sent again under the same ids"
+	case status >= 400:
+		a.Error = "no event of this body can be accepted"
 	}
-	return http.StatusOK
+	return Reply{Status: status, Media: "application/json", Body: a.write}
 }
 
-// write sends the answer event by event, so that the text of a large one is
-// never in memory as a whole.
-func (a *Answer) write(w http.ResponseWriter, code int) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	if code == http.StatusServiceUnavailable {
-		h.Set("Retry-After", retryAfter)
+// shownAnswer is the number of bytes of an error's text in an answer.
+const shownAnswer = 512
+
+func (a *Report) status() int {
+	switch {
+	case a.Retry > 0 || a.Waiting > 0:
+		return 503
+	case a.Accepted == 0 && a.Skipped == 0 && a.Rejected > 0 && a.Rejected == a.TooLarge:
+		return 413
+	case a.Accepted == 0 && a.Skipped == 0 && a.Rejected > 0:
+		return 400
+	case a.Accepted > 0 && a.Unwatched:
+		return 202
 	}
-	w.WriteHeader(code)
+	return 200
+}
+
+func (a *Report) write(w io.Writer) {
 	head := *a
 	head.Events = nil
 	text, err := json.Marshal(head)

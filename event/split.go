@@ -1,9 +1,29 @@
-package ingest
+package event
 
 import (
 	"bytes"
 	"fmt"
 )
+
+// JSON is the media types of JSON and JSON Lines: an object, the elements of an
+// array, or an object a line.
+var JSON = []Media{
+	// What curl says where nobody told it otherwise is taken for JSON; a page whose
+	// form says the same is kept out by its origin.
+	{Types: []string{"application/json", "application/x-www-form-urlencoded"}, Split: func(r Request) Elements {
+		return elements(r.Body, layoutOf(r.Body, false))
+	}},
+	{Types: []string{"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}, Split: func(r Request) Elements {
+		return elements(r.Body, lines)
+	}},
+}
+
+func elements(text []byte, as layout) Elements {
+	return Elements{
+		Blank: skipSpace(text, 0) == len(text),
+		Each:  func(f func(raw []byte, line int) bool) *Broken { return split(text, as, f) },
+	}
+}
 
 // layout is how the events stand in a body.
 type layout uint8
@@ -40,19 +60,8 @@ func layoutOf(text []byte, declaredLines bool) layout {
 	return single
 }
 
-// layoutError says where the layout of a body breaks.
-type layoutError struct {
-	from int // where the text begins that belongs to no event handed out
-	text string
-}
-
-func (e *layoutError) Error() string { return e.text }
-
-// split hands the text of every event to f, in order, with the number of its
-// line (from 1; 0 unless the layout is lines), until f returns false. It finds
-// where a text ends and leaves it to the parser whether it is one. The error
-// depends on text alone, not on f, unless f ends it earlier.
-func split(text []byte, as layout, f func(raw []byte, line int) bool) *layoutError {
+// split is [Elements.Each] of a text with that layout.
+func split(text []byte, as layout, f func(raw []byte, line int) bool) *Broken {
 	switch as {
 	case lines:
 		for line := 1; len(text) > 0; line++ {
@@ -74,8 +83,8 @@ func split(text []byte, as layout, f func(raw []byte, line int) bool) *layoutErr
 		return onlySpace(text, at+1)
 	}
 	from := 0
-	broken := func(format string, args ...any) *layoutError {
-		return &layoutError{from, fmt.Sprintf(format, args...)}
+	broken := func(format string, args ...any) *Broken {
+		return &Broken{from, fmt.Sprintf(format, args...)}
 	}
 	for n := 0; ; n++ {
 		if at == len(text) {
@@ -104,9 +113,9 @@ func split(text []byte, as layout, f func(raw []byte, line int) bool) *layoutErr
 	}
 }
 
-func onlySpace(text []byte, at int) *layoutError {
+func onlySpace(text []byte, at int) *Broken {
 	if at = skipSpace(text, at); at < len(text) {
-		return &layoutError{at, fmt.Sprintf("at byte %d: text after the end of the array", at)}
+		return &Broken{at, fmt.Sprintf("at byte %d: text after the end of the array", at)}
 	}
 	return nil
 }

@@ -13,58 +13,59 @@ import (
 	"time"
 
 	"github.com/audit-host/audit-host/abi"
+	"github.com/audit-host/audit-host/event"
 	"github.com/audit-host/audit-host/queue"
 )
 
 const ndjson = "application/x-ndjson"
 
 func TestEventsAnswers(t *testing.T) {
-	long := event(strings.Repeat("x", 300))
+	long := one(strings.Repeat("x", 300))
 	for _, c := range []struct {
 		name, target, body string
 		headers            []string
 		want               int
-		statuses           string // of an Answer
+		statuses           string // of a Report
 		text               string // anywhere in the body
 	}{
-		{"object", "/v1/events", event("a"), nil, 200, "a:durable", `"accepted":1,"rejected":0,"skipped":0,"retry":0,"events":[{"index":0,"id":"a","status":"durable"}]}`},
-		{"object with a type", "/v1/events", " " + event("a") + "\n", []string{"Content-Type", "application/json; charset=UTF-8"}, 200, "a:durable", ""},
-		{"array", "/v1/events", "[" + event("a") + " ,\n" + event("b") + "]", nil, 200, "a:durable b:durable", ""},
+		{"object", "/v1/events", one("a"), nil, 200, "a:durable", `"accepted":1,"rejected":0,"skipped":0,"retry":0,"events":[{"index":0,"id":"a","status":"durable"}]}`},
+		{"object with a type", "/v1/events", " " + one("a") + "\n", []string{"Content-Type", "application/json; charset=UTF-8"}, 200, "a:durable", ""},
+		{"array", "/v1/events", "[" + one("a") + " ,\n" + one("b") + "]", nil, 200, "a:durable b:durable", ""},
 		{"empty array", "/v1/events", " [ ] ", nil, 200, "", `"events":[]`},
-		{"lines", "/v1/events", event("a") + "\r\n\n" + event("b"), []string{"Content-Type", ndjson}, 200, "a:durable b:durable", `"line":3`},
-		{"lines by content", "/v1/events", event("a") + "\n" + event("b") + "\n", nil, 200, "a:durable b:durable", `"line":2`},
-		{"bad line in the middle", "/v1/events", event("a") + "\n{\"id\":\n" + event("b") + "\n", []string{"Content-Type", ndjson}, 200, "a:durable :rejected b:durable", `"index":1,"line":2,`},
-		{"bad element in the middle", "/v1/events", "[" + event("a") + `,{"nope":[1,"]"]},17,` + event("b") + "]", nil, 200, "a:durable :rejected :rejected b:durable", "unknown field"},
-		{"gzip", "/v1/events", zip(t, event("a")), []string{"Content-Encoding", "gzip"}, 200, "a:durable", ""},
-		{"skipped", "/v1/events", `[{"id":"a","decision":"allow"},` + event("b") + "]", nil, 200, "a:skipped b:durable", `"skipped":1`},
+		{"lines", "/v1/events", one("a") + "\r\n\n" + one("b"), []string{"Content-Type", ndjson}, 200, "a:durable b:durable", `"line":3`},
+		{"lines by content", "/v1/events", one("a") + "\n" + one("b") + "\n", nil, 200, "a:durable b:durable", `"line":2`},
+		{"bad line in the middle", "/v1/events", one("a") + "\n{\"id\":\n" + one("b") + "\n", []string{"Content-Type", ndjson}, 200, "a:durable :rejected b:durable", `"index":1,"line":2,`},
+		{"bad element in the middle", "/v1/events", "[" + one("a") + `,{"nope":[1,"]"]},17,` + one("b") + "]", nil, 200, "a:durable :rejected :rejected b:durable", "unknown field"},
+		{"gzip", "/v1/events", zip(t, one("a")), []string{"Content-Encoding", "gzip"}, 200, "a:durable", ""},
+		{"skipped", "/v1/events", `[{"id":"a","decision":"allow"},` + one("b") + "]", nil, 200, "a:skipped b:durable", `"skipped":1`},
 		{"only skipped", "/v1/events?ack=accepted", `{"id":"a","decision":"allow"}`, nil, 200, "a:skipped", ""},
-		{"accepted", "/v1/events?ack=accepted", event("a"), nil, 202, "a:accepted", ""},
-		{"ledger", "/v1/events?ack=ledger", event("a"), nil, 200, "a:appended", `"sequence":1,"row_hash":"0000`},
-		{"dead letter", "/v1/events?ack=ledger", event(poison), nil, 200, poison + ":dead_letter", "refused by the ledger"},
-		{"too large among others", "/v1/events", "[" + long + "," + event("b") + "]", nil, 200, ":rejected b:durable", "http.max_event"},
+		{"accepted", "/v1/events?ack=accepted", one("a"), nil, 202, "a:accepted", ""},
+		{"ledger", "/v1/events?ack=ledger", one("a"), nil, 200, "a:appended", `"sequence":1,"row_hash":"0000`},
+		{"dead letter", "/v1/events?ack=ledger", one(poison), nil, 200, poison + ":dead_letter", "refused by the ledger"},
+		{"too large among others", "/v1/events", "[" + long + "," + one("b") + "]", nil, 200, ":rejected b:durable", "http.max_event"},
 		{"too large alone", "/v1/events", long, nil, 413, ":rejected", "http.max_event"},
-		{"too large for the queue", "/v1/events", event(strings.Repeat("x", 110)), nil, 413, strings.Repeat("x", 110) + ":rejected", "too large"},
-		{"no id", "/v1/events", event(""), nil, 400, ":rejected", "event id"},
+		{"too large for the queue", "/v1/events", one(strings.Repeat("x", 110)), nil, 413, strings.Repeat("x", 110) + ":rejected", "too large"},
+		{"no id", "/v1/events", one(""), nil, 400, ":rejected", "event id"},
 		{"all malformed", "/v1/events", `[1,{"x":2}]`, nil, 400, ":rejected :rejected", "no event of this body"},
 		{"not JSON", "/v1/events", "hello", nil, 400, ":rejected", ""},
-		{"two objects", "/v1/events", event("a") + event("b"), nil, 400, ":rejected", "text after"},
+		{"two objects", "/v1/events", one("a") + one("b"), nil, 400, ":rejected", "text after"},
 		{"cut off object", "/v1/events", `{"id":"a"`, nil, 400, ":rejected", ""},
 		{"empty", "/v1/events", "", nil, 400, "", "the body is empty"},
 		{"blank lines", "/v1/events", "\n \r\n", []string{"Content-Type", ndjson}, 400, "", "the body is empty"},
-		{"cut off array", "/v1/events", "[" + event("a") + ",", nil, 400, "", "ends in the middle, after 1"},
-		{"text after the array", "/v1/events", "[" + event("a") + "]]", nil, 400, "", "at byte 12: text after"},
+		{"cut off array", "/v1/events", "[" + one("a") + ",", nil, 400, "", "ends in the middle, after 1"},
+		{"text after the array", "/v1/events", "[" + one("a") + "]]", nil, 400, "", "at byte 12: text after"},
 		{"too many", "/v1/events", "[" + strings.Repeat("1,", 50) + "1]", nil, 413, "", "more than 50 events"},
 		{"body too large", "/v1/events", strings.Repeat(" ", 4097), nil, 413, "", "http.max_body"},
 		{"gzip body too large", "/v1/events", zip(t, strings.Repeat(" ", 4097)), []string{"Content-Encoding", "gzip"}, 413, "", "http.max_body"},
-		{"gzip cut off", "/v1/events", zip(t, event("a"))[:20], []string{"Content-Encoding", "gzip"}, 400, "", "read gzip body: unexpected EOF"},
-		{"not gzip", "/v1/events", event("a"), []string{"Content-Encoding", "gzip"}, 400, "", "gzip: invalid header"},
-		{"ack unknown", "/v1/events?ack=maybe", event("a"), nil, 400, "", "ack=maybe"},
+		{"gzip cut off", "/v1/events", zip(t, one("a"))[:20], []string{"Content-Encoding", "gzip"}, 400, "", "read gzip body: unexpected EOF"},
+		{"not gzip", "/v1/events", one("a"), []string{"Content-Encoding", "gzip"}, 400, "", "gzip: invalid header"},
+		{"ack unknown", "/v1/events?ack=maybe", one("a"), nil, 400, "", "ack=maybe"},
 		{"a form's text", "/v1/events", "id=a&agent_id=b", []string{"Content-Type", "application/x-www-form-urlencoded"}, 400, "", ""},
-		{"an upload", "/v1/events", event("a"), []string{"Content-Type", "multipart/form-data; boundary=x"}, 415, "", "application/json"},
-		{"another charset", "/v1/events", event("a"), []string{"Content-Type", "application/json; charset=latin1"}, 415, "", "UTF-8"},
-		{"broken type", "/v1/events", event("a"), []string{"Content-Type", "application/"}, 415, "", ""},
-		{"brotli", "/v1/events", event("a"), []string{"Content-Encoding", "br"}, 415, "", "gzip"},
-		{"unknown path", "/v2/events", event("a"), nil, 404, "", "POST /v1/events"},
+		{"an upload", "/v1/events", one("a"), []string{"Content-Type", "multipart/form-data; boundary=x"}, 415, "", "application/json"},
+		{"another charset", "/v1/events", one("a"), []string{"Content-Type", "application/json; charset=latin1"}, 415, "", "UTF-8"},
+		{"broken type", "/v1/events", one("a"), []string{"Content-Type", "application/"}, 415, "", ""},
+		{"brotli", "/v1/events", one("a"), []string{"Content-Encoding", "br"}, 415, "", "gzip"},
+		{"unknown path", "/v2/events", one("a"), nil, 404, "", "POST /v1/events"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, queue.MemoryOptions{MaxEvent: 100}, func(o *Options) { o.MaxBody, o.MaxEvent, o.MaxEvents = 4096, 200, 50 })
@@ -96,14 +97,14 @@ func TestEventsTenThousand(t *testing.T) {
 	r.commitAll()
 	var body strings.Builder
 	for i := range 10_000 {
-		fmt.Fprintf(&body, ",%s", event(fmt.Sprint("e", i)))
+		fmt.Fprintf(&body, ",%s", one(fmt.Sprint("e", i)))
 	}
 	a := r.post(200, "/v1/events?ack=ledger", "["+body.String()[1:]+"]")
 	if a.Accepted != 10_000 {
 		t.Fatalf("accepted %d", a.Accepted)
 	}
 	for i, e := range a.Events {
-		if e.ID != fmt.Sprint("e", i) || e.Status != StatusAppended || e.Sequence != uint64(i+1) {
+		if e.ID != fmt.Sprint("e", i) || e.Status != event.StatusAppended || e.Sequence != uint64(i+1) {
 			t.Fatalf("event %d: %+v", i, e)
 		}
 	}
@@ -116,7 +117,7 @@ func TestEventsTenThousand(t *testing.T) {
 // be room by then: it would stand before an earlier one.
 func TestEventsQueueFull(t *testing.T) {
 	r := newRig(t, queue.MemoryOptions{MaxEvents: 2}, nil)
-	w := r.do(503, request("POST", "/v1/events?ack=accepted", `[`+event("a")+`,{"id":"s","decision":"allow"},1,`+event("b")+`,`+event("c")+`,`+event("d")+`]`))
+	w := r.do(503, request("POST", "/v1/events?ack=accepted", `[`+one("a")+`,{"id":"s","decision":"allow"},1,`+one("b")+`,`+one("c")+`,`+one("d")+`]`))
 	if got := w.Header().Get("Retry-After"); got != "1" {
 		t.Errorf("Retry-After %q", got)
 	}
@@ -131,7 +132,7 @@ func TestEventsQueueFull(t *testing.T) {
 	if got := strings.Join(r.order, " "); got != "a b" {
 		t.Errorf("committed %q", got)
 	}
-	r.post(202, "/v1/events?ack=accepted", event("c"))
+	r.post(202, "/v1/events?ack=accepted", one("c"))
 	if got, want := r.Stats(), (Stats{Accepted: 3, Rejected: 1, Skipped: 1, Retry: 2}); got != want {
 		t.Errorf("stats %+v, want %+v", got, want)
 	}
@@ -143,7 +144,7 @@ func TestEventsQueueFullWaits(t *testing.T) {
 		r.wait = true
 		time.AfterFunc(3*time.Second, func() { r.commit(1) })
 		begin := time.Now()
-		a := r.post(503, "/v1/events", "["+event("a")+","+event("b")+","+event("c")+"]")
+		a := r.post(503, "/v1/events", "["+one("a")+","+one("b")+","+one("c")+"]")
 		if got := time.Since(begin); got != 10*time.Second {
 			t.Errorf("waited %v", got)
 		}
@@ -159,7 +160,7 @@ func TestEventsQueueClosed(t *testing.T) {
 	if err := r.q.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if a := r.post(503, "/v1/events", event("a")); statuses(a) != "a:retry" || !strings.Contains(a.Error, "closed") {
+	if a := r.post(503, "/v1/events", one("a")); statuses(a) != "a:retry" || !strings.Contains(a.Error, "closed") {
 		t.Errorf("answer %+v", a)
 	}
 }
@@ -169,7 +170,7 @@ func TestEventsAckTimeout(t *testing.T) {
 		r := newRig(t, queue.MemoryOptions{}, nil)
 		time.AfterFunc(time.Second, func() { r.commit(1) })
 		begin := time.Now()
-		w := r.do(503, request("POST", "/v1/events", "["+event("a")+","+event("b")+"]"))
+		w := r.do(503, request("POST", "/v1/events", "["+one("a")+","+one("b")+"]"))
 		if got := time.Since(begin); got != 30*time.Second {
 			t.Errorf("waited %v", got)
 		}
@@ -188,9 +189,9 @@ func TestEventsAckTimeout(t *testing.T) {
 func TestEventsRepeatedAfterTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, queue.MemoryOptions{}, nil)
-		r.post(503, "/v1/events?ack=ledger", event("a"))
+		r.post(503, "/v1/events?ack=ledger", one("a"))
 		r.commitAll()
-		a := r.post(200, "/v1/events?ack=ledger", event("a"))
+		a := r.post(200, "/v1/events?ack=ledger", one("a"))
 		if statuses(a) != "a:appended" || a.Events[0].Sequence != 1 || len(r.order) != 1 {
 			t.Errorf("answer %+v, committed %q", a, r.order)
 		}
@@ -203,7 +204,7 @@ func TestEventsClientGoesAway(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		begin := time.Now()
-		r.do(503, request("POST", "/v1/events", event("a")).WithContext(ctx))
+		r.do(503, request("POST", "/v1/events", one("a")).WithContext(ctx))
 		if got := time.Since(begin); got != time.Second {
 			t.Errorf("waited %v for a client that was gone", got)
 		}
@@ -218,11 +219,11 @@ func TestEventsClientGoesAway(t *testing.T) {
 func TestEventsLookupTellsTheContent(t *testing.T) {
 	r := newRig(t, queue.MemoryOptions{}, nil)
 	r.commitAll()
-	e, _, err := parseTest([]byte(event("a")))
+	e, _, err := parseTest([]byte(one("a")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.post(200, "/v1/events?ack=ledger", event("a"))
+	r.post(200, "/v1/events?ack=ledger", one("a"))
 	if want := sha256.Sum256(e.Payload); len(r.asked) != 1 || r.asked[0] != want {
 		t.Errorf("asked for %x, want %x", r.asked, want)
 	}
@@ -237,7 +238,7 @@ func TestEventsLookupFails(t *testing.T) {
 			o.Lookup = func(context.Context, string, [32]byte) (Landed, bool, error) { return Landed{}, false, c.err }
 		})
 		r.commitAll()
-		a := r.post(503, "/v1/events?ack=ledger", event("a"))
+		a := r.post(503, "/v1/events?ack=ledger", one("a"))
 		if statuses(a) != "a:durable" || !strings.Contains(a.Events[0].Error, c.want) {
 			t.Errorf("answer %+v, want %q", a, c.want)
 		}
@@ -250,11 +251,11 @@ func TestParseNotNow(t *testing.T) {
 	parse := func([]byte) (abi.Event, string, error) {
 		return abi.Event{}, "", fmt.Errorf("mint id: %w", ErrNotNow)
 	}
-	r := newRig(t, queue.MemoryOptions{}, func(o *Options) { o.ParseNative, o.ParseOPA = parse, parse })
-	if a := r.post(503, "/v1/events", event("a")); statuses(a) != ":retry" || !strings.Contains(a.Error, "mint id") {
+	r := newRig(t, queue.MemoryOptions{}, func(o *Options) { o.Routes[0].Parse, o.Routes[1].Parse = parse, parse })
+	if a := r.post(503, "/v1/events", one("a")); statuses(a) != ":retry" || !strings.Contains(a.Error, "mint id") {
 		t.Errorf("answer %+v", a)
 	}
-	if r.do(503, request("POST", "/logs", "["+event("a")+"]")); len(r.dead) != 0 {
+	if r.do(503, request("POST", "/logs", "["+one("a")+"]")); len(r.dead) != 0 {
 		t.Errorf("dead letters %q", r.deadTexts())
 	}
 }
@@ -268,15 +269,15 @@ func TestEventsAckLevels(t *testing.T) {
 		for _, c := range []struct {
 			ack    string
 			code   int
-			status Status
+			status event.Status
 			took   time.Duration
 		}{
-			{"accepted", 202, StatusAccepted, 0},
-			{"durable", 200, StatusDurable, 0},
-			{"ledger", 200, StatusAppended, time.Second},
+			{"accepted", 202, event.StatusAccepted, 0},
+			{"durable", 200, event.StatusDurable, 0},
+			{"ledger", 200, event.StatusAppended, time.Second},
 		} {
 			begin := time.Now()
-			a := r.post(c.code, "/v1/events?ack="+c.ack, event(c.ack))
+			a := r.post(c.code, "/v1/events?ack="+c.ack, one(c.ack))
 			if took := time.Since(begin); a.Events[0].Status != c.status || took != c.took {
 				t.Errorf("ack=%s: %+v after %v", c.ack, a.Events[0], took)
 			}
@@ -305,8 +306,8 @@ func (p *partly) WaitTicket(_ context.Context, n uint64, l queue.Level) error {
 }
 
 func TestEventsQueueFails(t *testing.T) {
-	r := newRig(t, queue.MemoryOptions{}, func(o *Options) { o.Intake, o.DurableLevel = &partly{}, queue.Durable })
-	a := r.post(503, "/v1/events", "["+event("a")+","+event("b")+","+event("c")+"]")
+	r := newRig(t, queue.MemoryOptions{}, func(o *Options) { o.Routes[0].Intake, o.DurableLevel = &partly{}, queue.Durable })
+	a := r.post(503, "/v1/events", "["+one("a")+","+one("b")+","+one("c")+"]")
 	if got, want := statuses(a), "a:durable b:durable c:accepted"; got != want {
 		t.Errorf("statuses %q, want %q", got, want)
 	}
@@ -355,7 +356,7 @@ func TestGuards(t *testing.T) {
 		{"healthy needs none", secret, 200, "GET", "/-/healthy", "", nil, "", ""},
 		{"ready needs none", secret, 200, "GET", "/-/ready", "", nil, "", ""},
 	} {
-		req := request(c.method, c.path, event("a"), c.headers...)
+		req := request(c.method, c.path, one("a"), c.headers...)
 		if c.host != "" {
 			req.Host = c.host
 		}
@@ -403,7 +404,7 @@ func TestPluginTextNeedsTheToken(t *testing.T) {
 				t.Errorf("token %q, given %q: %s", with, given, got)
 			}
 		}
-		got := r.do(200, request("POST", "/v1/events?ack=ledger", event(poison), "Authorization", "Bearer "+token)).Body.String()
+		got := r.do(200, request("POST", "/v1/events?ack=ledger", one(poison), "Authorization", "Bearer "+token)).Body.String()
 		if told := strings.Contains(got, "the sink refused it"); told != (with != "") {
 			t.Errorf("token %q: %s", with, got)
 		}

@@ -1,4 +1,4 @@
-package ingest
+package event
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func splitAll(text string, declaredLines bool) (layout, []string, *layoutError) {
+func splitAll(text string, declaredLines bool) (layout, []string, *Broken) {
 	as := layoutOf([]byte(text), declaredLines)
 	var out []string
 	err := split([]byte(text), as, func(raw []byte, line int) bool {
@@ -64,7 +64,7 @@ func TestSplit(t *testing.T) {
 		if as != c.as || !slices.Equal(got, c.want) {
 			t.Errorf("%q: layout %d, %q, want %d, %q", name, as, got, c.as, c.want)
 		}
-		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Text, c.err) {
 			t.Errorf("%q: error %v, want %q", name, err, c.err)
 		}
 	}
@@ -79,19 +79,19 @@ func FuzzSplit(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string, declaredLines bool) {
 		as, got, err := splitAll(text, declaredLines)
-		n, full, broken := count([]byte(text), as, len(text)+1)
-		if n != len(got) || full != nil || fmt.Sprint(broken) != fmt.Sprint(err) {
-			t.Fatalf("counted %d, %v, %v; split into %d, %v", n, full, broken, len(got), err)
+		n, broken := elements([]byte(text), as).Count(len(text) + 1)
+		if n != len(got) || fmt.Sprint(broken) != fmt.Sprint(err) {
+			t.Fatalf("counted %d, %v; split into %d, %v", n, broken, len(got), err)
 		}
 		if err != nil {
 			// What was handed out and what is left are all of the text but for
 			// brackets, commas and white space before an element.
-			whole := strings.Join(got, "") + text[err.from:]
+			whole := strings.Join(got, "") + text[err.From:]
 			bare := func(s string) string {
 				return strings.NewReplacer("[", "", "]", "", ",", "", " ", "", "\t", "", "\r", "", "\n", "").Replace(s)
 			}
 			if bare(whole) != bare(text) {
-				t.Fatalf("%q and the rest %q are not all of %q", got, text[err.from:], text)
+				t.Fatalf("%q and the rest %q are not all of %q", got, text[err.From:], text)
 			}
 		}
 		if as != array {
@@ -116,8 +116,8 @@ func BenchmarkSplit(b *testing.B) {
 	text := []byte("[" + strings.Repeat(`{"agent_id":"agent:alice","action":{"kind":"bash","command":"rm -rf \"/\""}},`, 1000) + "1]")
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
-		if n, f, err := count(text, array, 2000); n != 1001 || f != nil || err != nil {
-			b.Fatal(n, f, err)
+		if n, err := elements(text, array).Count(2000); n != 1001 || err != nil {
+			b.Fatal(n, err)
 		}
 	}
 }
