@@ -78,10 +78,10 @@ func (s *Server) take(rt *Route, w http.ResponseWriter, r *http.Request) *failur
 		return fail(http.StatusRequestEntityTooLarge,
 			"the body holds more than %d events; nothing of it was accepted, send it in parts", s.o.MaxEvents)
 	case keep:
-	case broken != nil:
-		return fail(http.StatusBadRequest, "%s; nothing was accepted", broken.Text)
 	case elements.Blank:
 		return fail(http.StatusBadRequest, "the body is empty")
+	case broken != nil:
+		return fail(http.StatusBadRequest, "%s; nothing was accepted", broken.Text)
 	}
 	ctx, cancel := context.WithTimeoutCause(r.Context(), s.o.AckTimeout, errAckTimeout)
 	defer cancel()
