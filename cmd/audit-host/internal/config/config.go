@@ -20,85 +20,18 @@
 package config
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
+
+	"github.com/audit-host/audit-host/host/egress"
 )
 
 // maxFile is the length in bytes beyond which a file is not taken for a
 // configuration. The sample has 5 KB.
 const maxFile = 256 << 10
-
-// Config is a whole configuration: checked, with defaults filled in. All paths
-// are absolute.
-type Config struct {
-	File         string        // the file that was read
-	StateDir     string        // holds the compilation cache, the queue and the dead letters
-	DrainTimeout time.Duration // bound of the shutdown; 0 does not wait
-
-	Log         Log
-	Record      Record
-	HTTP        HTTP
-	Queue       Queue
-	Signing     Signing
-	DeadLetters DeadLetters
-	Crashes     Crashes
-	Reload      Reload
-	Sinks       []Sink // at least one, with distinct names
-}
-
-// Log says what is written to stderr.
-type Log struct {
-	Level  slog.Level
-	Format string // "text" or "json"
-}
-
-// Record says which events are kept.
-type Record struct {
-	Decisions []string // of "refuse", "warn" and "allow"; never empty, no duplicates
-	// PluginEvents has the life of the plugins recorded as events: loads,
-	// crashes, parks, resumes and dead letters.
-	PluginEvents bool
-}
-
-// HTTP is the listener. Sizes are in bytes.
-type HTTP struct {
-	Address           string // host:port; empty means no HTTP at all
-	TokenFile         string // empty means that no token is asked for
-	Token             Token  // the first line of TokenFile
-	MaxBody           Size   // of a request, after decompression
-	MaxEvent          Size
-	MaxConnections    int
-	ReadHeaderTimeout time.Duration
-	ReadTimeout       time.Duration
-	IdleTimeout       time.Duration
-	AckTimeout        time.Duration // how long a request waits to be acknowledged
-	OPA               OPA
-}
-
-// OPA holds lists of JSON pointers (RFC 6901) into a decision-log entry. The
-// first pointer of a list that finds something wins.
-type OPA struct {
-	Agent    []string
-	Decision []string
-	Rule     []string
-	Reason   []string
-}
-
-// Queue says where accepted events wait. Sizes are in bytes.
-type Queue struct {
-	Backend   string // "disk" or "memory"
-	Directory string
-	MaxEvents int    // in memory
-	MaxBytes  Size   // of events in memory
-	DiskBytes Size   // of segments on disk
-	WhenFull  string // "reject" or "block"
-}
 
 // EventRoom is what the record of an event in a queue has beyond its payload, in
 // bytes: agent, type and timestamp with their lengths.
@@ -108,65 +41,8 @@ const EventRoom = KiB
 // disk has four segments at least, and each has room for four such events.
 func LeastDisk(event Size) Size { return 16 * (event + EventRoom) }
 
-// Signing names the two halves of the key pair. Both are empty, or neither is.
-type Signing struct {
-	PrivateKey string
-	PublicKey  string
-}
-
 // Enabled reports whether events are signed.
 func (s Signing) Enabled() bool { return s.PrivateKey != "" }
-
-// DeadLetters says where events go that no sink takes.
-type DeadLetters struct {
-	Path string
-	// ReplayAtStart has the daemon replay the open ones when it starts.
-	ReplayAtStart bool
-}
-
-// Sink is one destination.
-type Sink struct {
-	Name          string
-	Plugin        Plugin
-	Required      bool
-	BatchEvents   int  // 1 to 65,536
-	BatchBytes    Size // at least HTTP.MaxEvent, so that every event fits a batch
-	MemoryLimit   Size // of the guest; a multiple of 64 KiB, at most 4 GiB
-	Deadline      time.Duration
-	Limits        Limits
-	MaxRestarts   int // within RestartWindow
-	RestartWindow time.Duration
-	Config        json.RawMessage // an object, handed to the plugin as it stands
-	Grant         Grant
-}
-
-// Plugin says which WebAssembly module a sink runs: exactly one field is set.
-type Plugin struct {
-	Bundled string // the name of a plugin inside the binary, one of [BundledPlugins]
-	Path    string // a .wasm file
-}
-
-// Grant lists the capabilities of a sink. The zero value grants nothing.
-type Grant struct {
-	Now    bool      // the real clock
-	Random bool      // real randomness
-	SQL    *SQLGrant // one database, or nil
-	Append *AppendGrant
-	HTTP   *HTTPGrant
-	KV     *KVGrant
-}
-
-// SQLGrant is the capability to run SQL in one database file.
-type SQLGrant struct {
-	Database    string
-	Create      bool // make the file when it is missing
-	ReadOnly    bool // no writing transaction
-	BusyTimeout time.Duration
-	TimeLimit   time.Duration // of one call
-	MaxSQL      Size          // length of a call's SQL text, bytes
-	MaxResult   Size          // length of a call's result, bytes
-	MaxSize     Size          // of the database; 0 is no bound
-}
 
 // BundledPlugins returns the names of the plugins inside the binary, the only
 // values of sink.plugin that are not paths.
@@ -207,6 +83,24 @@ func Parse(name string, data []byte) (*Config, error) {
 	return cfg, nil
 }
 
+// config reads the whole file. The result counts only if no problem was found.
+func (c *checker) config(file string) *Config {
+	cfg := &Config{File: file}
+	c.dir = filepath.Dir(file)
+	values, root := c.decode()
+	if values == nil {
+		if len(c.problems) > 0 {
+			return cfg
+		}
+		root = &node{} // an empty file: all that is required is missing
+	}
+	top := c.newTable("", root, true, values)
+	top.read(cfg.rows())
+	cfg.check(top)
+	c.unknown()
+	return cfg
+}
+
 // Ledger returns the sink whose database is the ledger: of those that may write
 // to one, the first whose plugin is sink-sqlite, or else the first. False if there
 // is none.
@@ -221,3 +115,11 @@ func (c *Config) Ledger() (Sink, bool) {
 	}
 	return c.Sinks[i], true
 }
+
+// Rule returns the rule that enforces h, without its secrets.
+func (h HTTPHost) Rule() egress.HostRule {
+	return egress.HostRule{Scheme: h.Scheme, Host: h.Host, Port: uint16(h.Port), Methods: h.Methods, PathPrefix: h.Path}
+}
+
+// KVPath is the file of a sink's kv store.
+func (c *Config) KVPath(sink string) string { return filepath.Join(c.StateDir, "kv", sink+".db") }

@@ -48,20 +48,16 @@ func (p Problem) String() string {
 	if strings.TrimSpace(source) == "" {
 		return b.String()
 	}
-	fmt.Fprintf(&b, "\n    %s\n    ", source)
 	// Tabs are kept in front of the caret, so that it stands under its
 	// character whatever a tab's width is.
-	for i, r := range []rune(source) {
-		if i >= column-1 {
-			break
-		}
+	runes := []rune(source)
+	before := strings.Map(func(r rune) rune {
 		if r == '\t' {
-			b.WriteByte('\t')
-		} else {
-			b.WriteByte(' ')
+			return r
 		}
-	}
-	b.WriteByte('^')
+		return ' '
+	}, string(runes[:max(0, min(column-1, len(runes)))]))
+	fmt.Fprintf(&b, "\n    %s\n    %s^", source, before)
 	return b.String()
 }
 

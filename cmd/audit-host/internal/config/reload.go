@@ -1,85 +1,70 @@
 package config
 
-import (
-	"fmt"
-	"strings"
-	"time"
-)
+import "fmt"
 
-// Reload says how a plugin is exchanged while the daemon runs. It is in force
-// from the next reload on.
-type Reload struct {
-	// A new plugin is on probation until it has answered for so many batches and
-	// so much time has passed, whichever comes later.
-	ProbationBatches int
-	ProbationTime    time.Duration
-	// Watch is how often audit.lock and the plugins' files are looked at, where
-	// there is a lock; 0 never.
-	Watch time.Duration
-}
-
-func defaultReload() Reload {
-	return Reload{ProbationBatches: 32, ProbationTime: 30 * time.Second, Watch: 5 * time.Second}
-}
-
-// reload reads [reload].
-func (c *checker) reload(t *table, into *Reload) {
-	t.number("probation_batches", 0, 1_000_000, &into.ProbationBatches)
-	t.duration("probation_time", 0, &into.ProbationTime)
-	t.duration("watch", 0, &into.Watch)
-}
-
-// reload writes [reload].
-func (w *renderer) reload(r Reload) {
-	w.table("[reload]")
-	w.key("probation_batches", r.ProbationBatches)
-	w.key("probation_time", r.ProbationTime)
-	w.key("watch", r.Watch)
-}
-
-// Fixed lists what differs between two configurations outside of the sinks and of
-// [reload], one text for each key: "queue.backend: \"disk\" is now \"memory\"". A
-// daemon that has read c needs a restart to follow to in these.
+// Fixed lists what differs between two configurations outside of the sinks and needs a
+// restart, one text for each key: "queue.backend: \"disk\" is now \"memory\"". A
+// daemon that has read c needs one to follow to in these.
 func (c *Config) Fixed(to *Config) []string {
-	was, now := c.keys(), to.keys()
-	var out []string
-	for i, k := range now {
-		if strings.HasPrefix(k.name, "reload.") {
-			continue
-		}
-		if w := was[i]; w.value != k.value {
-			out = append(out, fmt.Sprintf("%s: %s is now %s", k.name, w.value, k.value))
-		}
-	}
+	out := fixed(c.rows(), to.rows(), restart)
 	if c.HTTP.TokenFile == to.HTTP.TokenFile && c.HTTP.Token != to.HTTP.Token {
 		out = append(out, "http.token_file: it holds another token now")
 	}
 	return out
 }
 
-type keyValue struct{ name, value string }
+// Fixed lists what differs between two sinks of one name and needs a restart.
+func (s Sink) Fixed(to Sink) []string { return fixed(s.rows(), to.rows(), exchange) }
 
-// keys are the keys outside of the sinks as [Config.TOML] writes them; the same
-// ones in the same order for every configuration.
-func (c *Config) keys() []keyValue {
-	w := &renderer{}
-	c.renderTop(w)
-	var list []keyValue
-	header := ""
-	for line := range strings.Lines(w.String()) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "[") {
-			header = strings.Trim(line, "[]") + "."
-		} else if name, value, ok := strings.Cut(line, " = "); ok {
-			list = append(list, keyValue{header + name, value})
+func fixed(was, now []row, f follow) (out []string) {
+	before := map[string]string{}
+	for _, r := range leaves(was, "", f) {
+		before[r.name] = r.shown()
+	}
+	for _, r := range leaves(now, "", f) {
+		if w := before[r.name]; r.follow == restart && w != r.shown() {
+			out = append(out, fmt.Sprintf("%s: %s is now %s", r.name, w, r.shown()))
 		}
 	}
-	// The signing keys are left out of the text when there are none.
-	if !c.Signing.Enabled() {
-		for i, k := range list {
-			if strings.HasPrefix(k.name, "dead_letters.") {
-				none := []keyValue{{"signing.private_key", "not set"}, {"signing.public_key", "not set"}}
-				return append(list[:i:i], append(none, list[i:]...)...)
+	return out
+}
+
+// shown is the value as others may see it.
+func (r row) shown() string {
+	if v := r.get(); v != nil {
+		return written(v, r.secret)
+	}
+	return "not set"
+}
+
+// OfPlugin returns the part of the sink that its plugin is made of: all else, which can
+// change without an exchange, has its default.
+func (s Sink) OfPlugin() Sink {
+	for _, r := range s.rows() {
+		if r.nest == nil && r.follow != "" {
+			r.reset()
+		}
+	}
+	return s
+}
+
+// Lines returns what is granted, a text for each key but those of hosts and secrets, in
+// the form of audit.lock: `sql.read_only = false`. relative says how paths are written.
+func (g Grant) Lines(relative func(path string) string) []string {
+	list := []string{}
+	for _, r := range leaves(g.rows(), "", "") {
+		switch v := r.get().(type) {
+		case file:
+			list = append(list, fmt.Sprintf("%s = %q", r.name, relative(string(v))))
+		case string:
+			list = append(list, fmt.Sprintf("%s = %q", r.name, v))
+		case []string:
+			for _, v := range v {
+				list = append(list, fmt.Sprintf("%s = %s", r.name, v))
+			}
+		default:
+			if !r.unlocked || v != any(false) && v != any(Size(0)) {
+				list = append(list, fmt.Sprintf("%s = %v", r.name, v))
 			}
 		}
 	}

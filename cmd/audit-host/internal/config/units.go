@@ -62,71 +62,49 @@ var quantity = regexp.MustCompile(`^([0-9]+)([a-z]*)$`)
 
 // spell splits a quantity written in another way ("64 mb") into the number and
 // the unit in lower case.
-func spell(text string) (number, unit string, ok bool) {
+func spell(text string) (number, unit string) {
 	m := quantity.FindStringSubmatch(strings.ToLower(strings.Join(strings.Fields(text), "")))
 	if m == nil {
-		return "", "", false
+		return "", "none"
 	}
-	return m[1], m[2], true
+	return m[1], m[2]
 }
 
 // meantSize returns the size that a text, which is none, was probably meant to
 // be, or "".
 func meantSize(text string) string {
-	meant := respellSize(text)
-	if _, err := ParseSize(meant); err != nil {
-		return "" // too large, say
-	}
-	return meant
-}
-
-func respellSize(text string) string {
-	number, unit, ok := spell(text)
-	if !ok || unit == "" {
-		return ""
-	}
+	number, unit := spell(text)
 	for _, u := range units {
 		name := strings.ToLower(u.name)
-		if unit == name || unit == name[:1] || unit == name[:1]+"b" {
-			return number + u.name
+		if unit == name || unit != "" && (unit == name[:1] || unit == name[:1]+"b") || u.size == 1 && (unit == "byte" || unit == "bytes") {
+			if _, err := ParseSize(number + u.name); err == nil { // not too large
+				return number + u.name
+			}
 		}
 	}
-	if unit == "byte" || unit == "bytes" {
-		return number + "B"
-	}
 	return ""
+}
+
+// spellings are those of the units of durations.
+var spellings = map[string]string{
+	"": "s", "s": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s",
+	"ms": "ms", "msec": "ms", "millisecond": "ms", "milliseconds": "ms",
+	"m": "m", "min": "m", "mins": "m", "minute": "m", "minutes": "m",
+	"h": "h", "hr": "h", "hrs": "h", "hour": "h", "hours": "h",
 }
 
 // meantDuration returns the duration that a text, which is none, was probably
 // meant to be, or "".
 func meantDuration(text string) string {
-	meant := respellDuration(text)
-	if _, err := time.ParseDuration(meant); err != nil {
+	number, unit := spell(text)
+	if days, err := strconv.ParseInt(number, 10, 32); err == nil && (unit == "d" || unit == "day" || unit == "days") {
+		number, unit = strconv.FormatInt(24*days, 10), "h"
+	}
+	meant := number + spellings[unit]
+	if _, err := time.ParseDuration(meant); err != nil || spellings[unit] == "" {
 		return ""
 	}
 	return meant
-}
-
-func respellDuration(text string) string {
-	number, unit, ok := spell(text)
-	if !ok {
-		return ""
-	}
-	switch unit {
-	case "", "s", "sec", "secs", "second", "seconds":
-		return number + "s"
-	case "ms", "msec", "millisecond", "milliseconds":
-		return number + "ms"
-	case "m", "min", "mins", "minute", "minutes":
-		return number + "m"
-	case "h", "hr", "hrs", "hour", "hours":
-		return number + "h"
-	case "d", "day", "days":
-		if n, err := strconv.ParseInt(number, 10, 32); err == nil {
-			return strconv.FormatInt(24*n, 10) + "h"
-		}
-	}
-	return ""
 }
 
 // short writes a duration as a person would: "1m" instead of "1m0s".

@@ -74,8 +74,11 @@ func (p *Pipeline) changes(cfg *config.Config, plugins map[string]plugin) (list 
 			continue
 		}
 		for _, began := range p.cfg.Sinks {
-			if began.Name == s.Name && began.Required != s.Required {
-				fixed = append(fixed, fmt.Sprintf("sink %s: required: %v is now %v", s.Name, began.Required, s.Required))
+			if began.Name != s.Name {
+				continue
+			}
+			for _, d := range began.Fixed(s) {
+				fixed = append(fixed, "sink "+s.Name+": "+d)
 			}
 		}
 		// A ledger that moves has a head, a place in the queue and readers of its
@@ -117,17 +120,11 @@ func (p *Pipeline) compare(s *seat, cfg *config.Config, want config.Sink, wasm [
 	}
 	now := s.seated()
 	c := &change{seat: s, next: member{cfg: want, stamp: mark}, wasm: wasm}
-	c.swap = id.Digest != now.sink.Digest() || mark != now.stamp || !reflect.DeepEqual(ofPlugin(want), ofPlugin(now.cfg))
+	c.swap = id.Digest != now.sink.Digest() || mark != now.stamp || !reflect.DeepEqual(want.OfPlugin(), now.cfg.OfPlugin())
 	if !c.swap && tuning(want, "") == tuning(now.cfg, "") {
 		return nil, nil
 	}
 	return c, nil
-}
-
-// ofPlugin is the part of a sink's configuration that its plugin is made of.
-func ofPlugin(s config.Sink) config.Sink {
-	s.Required, s.BatchEvents, s.BatchBytes, s.MaxRestarts, s.RestartWindow = false, 0, 0, 0, 0
-	return s
 }
 
 // stamp is a digest of the files that a sink's grants name.
