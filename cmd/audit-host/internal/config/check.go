@@ -171,14 +171,14 @@ func (c *checker) distinct(config string) {
 
 // The functions below are of type check.
 
+var sinkName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+
 func checkSinkName(name string) (suggestion, fault string) {
 	if !sinkName.MatchString(name) {
 		fault = fmt.Sprintf(" must be 1 to 32 of a-z, 0-9 and -, not %q", brief(name))
 	}
 	return "", fault
 }
-
-var sinkName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 
 // checkPointer accepts the syntax of RFC 6901, section 3.
 func checkPointer(p string) (suggestion, fault string) {

@@ -104,21 +104,17 @@ func jsonNumber(n string) string {
 	return n
 }
 
-// quote writes a TOML basic string.
+// quote writes a TOML basic string: it has the escapes of JSON, and wants one more.
 func quote(s string) string {
+	text, _ := asJSON(s)
+	return strings.ReplaceAll(text, "\x7f", `\u007F`)
+}
+
+// asJSON returns JSON that a person can read, without a final newline.
+func asJSON(v any) (string, error) {
 	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case isControl(r):
-			fmt.Fprintf(&b, `\u%04X`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return strings.TrimSuffix(b.String(), "\n"), err
 }

@@ -117,27 +117,22 @@ func secrets(name, help string, into *[]HTTPSecret) row {
 func (t *table) read(rows []row) {
 	for _, r := range rows {
 		t.known = append(t.known, r.name)
-		absent := !t.set(r.name)
-		switch {
-		case r.nest == nil:
-			if r.reset(); !absent {
+		there := t.set(r.name)
+		if r.nest == nil {
+			if r.reset(); there {
 				r.value.read(found{t, r.name, t.at.kid(r.name), t.values[r.name]})
 			}
-		case r.nest.array:
-			for _, element := range t.tableArray(r.name) {
-				rows, keep := r.nest.open(element)
-				element.read(rows)
-				keep()
-			}
-			absent = len(t.below[r.name]) == 0
-		default:
-			one := t.table(r.name)
-			rows, keep := r.nest.open(one)
-			if one.read(rows); !absent {
-				keep()
+		} else {
+			there = false
+			for _, one := range t.tables(r.name, r.nest.array) {
+				rows, keep := r.nest.open(one)
+				if one.read(rows); one.present {
+					keep()
+					there = true
+				}
 			}
 		}
-		if absent && r.needed != "" && t.present && !t.faulty[r.name] {
+		if !there && r.needed != "" && t.present && !t.faulty[r.name] {
 			t.missing(r.name, "%s", r.needed)
 		}
 		if r.owned != nil {

@@ -64,42 +64,37 @@ func (t *table) missing(key, format string, args ...any) {
 	}
 }
 
-// table reads a table; an absent one is an empty one.
-func (t *table) table(key string) *table {
-	name := join(t.name, key)
-	v, set := t.values[key]
-	values, present := v.(map[string]any)
-	if set && !present {
-		t.refuse(key, "", "%s must be a table, written once as [%s], not %s", key, name, describe(v))
+// tables returns the tables behind a key. Without array it is one, and an absent one is
+// an empty one; else it is an array, whether written with [[headers]] or inline.
+func (t *table) tables(key string, array bool) []*table {
+	name, v, at := join(t.name, key), t.values[key], t.at.kid(key)
+	add := func(at *node, values map[string]any, present bool) {
+		t.below[key] = append(t.below[key], t.c.newTable(name, at, present, values))
 	}
-	below := t.c.newTable(name, t.at.kid(key), present, values)
-	t.below[key] = []*table{below}
-	return below
-}
-
-// tableArray reads an array of tables, whether written with [[headers]] or as
-// an array of inline tables.
-func (t *table) tableArray(key string) []*table {
-	v, at := t.values[key], t.at.kid(key)
-	var elements []any
+	if !array {
+		values, present := v.(map[string]any)
+		if t.set(key) && !present {
+			t.refuse(key, "", "%s must be a table, written once as [%s], not %s", key, name, describe(v))
+		}
+		add(at, values, present)
+		return t.below[key]
+	}
 	switch v := v.(type) {
 	case nil:
 	case []map[string]any:
-		for _, element := range v {
-			elements = append(elements, element)
+		for i, values := range v {
+			add(at.item(i), values, true)
 		}
 	case []any:
-		elements = v
-	default:
-		t.refuse(key, "", "%s must be an array of tables, each written as [[%s]], not %s", key, key, describe(v))
-	}
-	for i, element := range elements {
-		values, ok := element.(map[string]any)
-		if !ok {
-			found{t, key, at.item(i), nil}.refuse("", " must hold tables, not %s", describe(element))
-			continue
+		for i, element := range v {
+			if values, ok := element.(map[string]any); ok {
+				add(at.item(i), values, true)
+			} else {
+				found{t, key, at.item(i), nil}.refuse("", " must hold tables, not %s", describe(element))
+			}
 		}
-		t.below[key] = append(t.below[key], t.c.newTable(join(t.name, key), at.item(i), true, values))
+	default:
+		t.refuse(key, "", "%s must be an array of tables, each written as [[%s]], not %s", key, name, describe(v))
 	}
 	return t.below[key]
 }

@@ -107,14 +107,7 @@ func meantDuration(text string) string {
 	return meant
 }
 
+var zeros = regexp.MustCompile(`([hm])0[ms](0s)?$`)
+
 // short writes a duration as a person would: "1m" instead of "1m0s".
-func short(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
-}
+func short(d time.Duration) string { return zeros.ReplaceAllString(d.String(), "$1") }

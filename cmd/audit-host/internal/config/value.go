@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -277,14 +276,11 @@ func object(into *json.RawMessage) value {
 		if !ok || !f.speakable(f.at, values) {
 			return nil, false
 		}
-		var b bytes.Buffer
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(false)
-		if err := enc.Encode(values); err != nil {
+		text, err := asJSON(values)
+		if err != nil {
 			f.refuse("", ": %v", err)
-			return nil, false
 		}
-		return bytes.TrimSuffix(b.Bytes(), []byte("\n")), true
+		return json.RawMessage(text), err == nil
 	})
 }
 

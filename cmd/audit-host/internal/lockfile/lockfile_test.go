@@ -214,3 +214,52 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestFormOfGrants: locks that were written once stay good, so no line may change its
+// form, come or go.
+func TestFormOfGrants(t *testing.T) {
+	dir := t.TempDir()
+	cfg := parse(t, dir, `
+[[sink]]
+name = "all"
+plugin = "sink-http"
+[sink.grant]
+now = true
+[sink.grant.append]
+path = "out/a.jsonl"
+[sink.grant.http]
+hosts = [{ host = "a.example", methods = ["POST", "GET"], port = 444, path = "/in" }, { scheme = "http", host = "b.example", methods = ["GET"] }]
+allow_private = ["10.1.0.0/16", "fd00::/8"]
+secrets.token = { file = "a \"b\"", host = "a.example" }
+[sink.grant.kv]
+[sink.grant.sql]
+database = "l.db"
+time_limit = "1m"
+[[sink]]
+name = "file"
+plugin = "own.wasm"
+grant.random = true
+grant.sql.database = "m.db"
+[[sink]]
+name = "none"
+plugin = "sink-mock"
+`)
+	want := [][]string{{
+		"append.keep = 0", "append.max_size = 0B", `append.path = "out/a.jsonl"`, `append.pattern = "{name}.{seq}"`,
+		"http.allow_private = 10.1.0.0/16", "http.allow_private = fd00::/8", `http.ca_file = ""`,
+		"http.hosts = GET http://b.example", "http.hosts = POST,GET https://a.example:444/in",
+		"http.max_request = 8MiB", "http.max_response = 1MiB", `http.secrets.token = "a \"b\"" for a.example`, "http.timeout = 10s",
+		"kv.max_bytes = 1MiB", "kv.max_keys = 1024", "now = true",
+		"sql.busy_timeout = 1s", "sql.create = false", `sql.database = "l.db"`, "sql.max_result = 4MiB", "sql.max_sql = 64KiB",
+		"sql.read_only = false", "sql.time_limit = 1m0s",
+	}, {
+		"random = true",
+		"sql.busy_timeout = 1s", "sql.create = false", `sql.database = "m.db"`, "sql.max_result = 4MiB", "sql.max_size = 1GiB",
+		"sql.max_sql = 64KiB", "sql.read_only = false", "sql.time_limit = 20s",
+	}, {}}
+	for i, s := range cfg.Sinks {
+		if got := grants(cfg, s.Grant); !reflect.DeepEqual(got, want[i]) { // none is not nil: the file has grants = []
+			t.Errorf("sink %s: %#v\nwant %#v", s.Name, got, want[i])
+		}
+	}
+}
