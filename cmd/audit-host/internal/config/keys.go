@@ -47,13 +47,14 @@ type Record struct {
 
 // HTTP is the listener.
 type HTTP struct {
-	Address                                                 string // host:port; empty means no HTTP at all
-	TokenFile                                               string // empty means that no token is asked for
-	Token                                                   Token  // the first line of TokenFile
-	MaxBody, MaxEvent                                       Size
-	MaxConnections                                          int
+	Address           string // host:port; empty means no HTTP at all
+	TokenFile         string // empty means that no token is asked for
+	Token             Token  // the first line of TokenFile
+	MaxBody, MaxEvent Size
+	MaxConnections    int
+	OPA               OPA
+
 	ReadHeaderTimeout, ReadTimeout, IdleTimeout, AckTimeout time.Duration
-	OPA                                                     OPA
 }
 
 // OPA holds lists of JSON pointers (RFC 6901) into a decision-log entry. The

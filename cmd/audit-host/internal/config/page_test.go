@@ -17,16 +17,17 @@ var writePage = goflag.Bool("write-page", false, "write docs/configuration.md, a
 
 // TestReferencePage: docs/configuration.md is what the rows say.
 func TestReferencePage(t *testing.T) {
-	page := `# Configuration
+	page := strings.ReplaceAll(`# Configuration
 
-Every key of ` + "`audit.toml`" + `. This page is written by ` + "`go generate ./cmd/audit-host/internal/config`" + ` from ` + "`keys.go`" + ` there.
+Every key of 'audit.toml'. This page is written by 'go generate ./cmd/audit-host/internal/config' from 'keys.go' there.
 
-A path is relative to the file that names it. A size is a text such as ` + "`\"64MiB\"`" + ` (B, KiB, MiB, GiB, TiB) or a number of bytes, a
-duration a text such as ` + "`\"5s\"` or `\"1m30s\"`" + `. ` + "`audit-host validate`" + ` checks a file, with ` + "`--show`" + ` it writes all keys as they take effect.
+A path is relative to the file that names it. A size is a text such as '"64MiB"' (B, KiB, MiB, GiB, TiB) or a number
+of bytes, a duration a text such as '"5s"' or '"1m30s"'. 'audit-host validate' checks a file, and with '--show' writes
+all keys as they take effect.
 
-The column *change* says how a running daemon follows: ` + "`restart`" + ` only when it is started again, ` + "`reload`" + ` with the next
-reload, ` + "`exchange`" + ` with a reload too, which makes the sink's plugin anew.
-` + pageOf(new(Config).rows(), "", restart)
+The column *change* says how a running daemon follows: 'restart' only when it is started again, 'reload' with the next
+reload, 'exchange' with a reload too, which makes the plugin of the sink anew.
+`, "'", "`") + pageOf(new(Config).rows(), "", restart)
 	if *writePage {
 		if err := os.WriteFile(pageFile, []byte(page), 0o644); err != nil {
 			t.Fatal(err)
