@@ -23,6 +23,33 @@ func TestFrameRoundTrip(t *testing.T) {
 	if n := b.Encode(raw); n != len(raw) {
 		t.Fatalf("Encode wrote %d bytes, Size said %d", n, len(raw))
 	}
+	sameAs(t, b, raw)
+}
+
+// TestFrameOfAnotherVersion: larger headers and entries are read by the sizes in the
+// header, whatever the bytes are that this version does not know; smaller ones are
+// refused.
+func TestFrameOfAnotherVersion(t *testing.T) {
+	b := sample()
+	raw := make([]byte, b.Size())
+	b.Encode(raw)
+	for _, header := range []int{headerSize, headerSize + 1, headerSize + 8, 1<<16 - 1} {
+		for _, entry := range []int{entrySize, entrySize + 1, entrySize + 8, 1<<16 - 1} {
+			for _, junk := range []byte{0, 1, 0xff} {
+				sameAs(t, b, Resize(raw, header, entry, junk))
+			}
+		}
+	}
+	for _, size := range [][2]int{{headerSize, entrySize - 1}, {headerSize, entrySize - 8}, {headerSize - 8, entrySize}, {headerSize, 0}, {headerSize + 8, entrySize - 1}} {
+		if _, err := Parse(Resize(raw, size[0], size[1], 0xff)); !errors.Is(err, ErrFrame) {
+			t.Errorf("header of %d, entries of %d: %v", size[0], size[1], err)
+		}
+	}
+}
+
+// sameAs reads a frame and compares it with its batch, [sample].
+func sameAs(t *testing.T, b *Batch, raw []byte) {
+	t.Helper()
 	v, err := Parse(raw)
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +107,7 @@ func FuzzParseFrame(f *testing.F) {
 	raw := make([]byte, b.Size())
 	b.Encode(raw)
 	f.Add(raw)
+	f.Add(Resize(raw, headerSize+8, entrySize+24, 0xff))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		v, err := Parse(raw)

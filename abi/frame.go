@@ -1,6 +1,7 @@
 package abi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +15,10 @@ import (
 //	index    count x 200 bytes, see the constants entry...
 //	strings  id, agent, type, timestamp, key id, level of every event
 //	payload  the canonical JSON of every event, each followed by one line feed
+//
+// The two sizes are the least there are. A later version of the ABI may make header
+// and entries larger; a reader goes by the sizes in the header and ignores what it
+// does not know, and refuses smaller ones.
 const (
 	frameMagic = 0x31424841 // "AHB1"
 	headerSize = 64
@@ -141,17 +146,48 @@ func (b *Batch) Encode(dst []byte) int {
 	return payload
 }
 
+// Resize returns a frame that [Batch.Encode] wrote with a header and entries of
+// other sizes in bytes: as a later version of the ABI writes them, with junk in
+// what this one does not know, or cut off. For tests of what reads frames.
+func Resize(frame []byte, header, entry int, junk byte) []byte {
+	le := binary.LittleEndian
+	n := int(le.Uint32(frame[headerCount:]))
+	index := headerSize + n*entrySize
+	more := header + n*entry - index
+	part := func(dst, b []byte, size int) []byte {
+		dst = append(dst, b[:min(size, len(b))]...)
+		return append(dst, bytes.Repeat([]byte{junk}, max(0, size-len(b)))...)
+	}
+	h := bytes.Clone(frame[:headerSize])
+	le.PutUint16(h[headerHeaderSize:], uint16(header))
+	le.PutUint16(h[headerEntrySize:], uint16(entry))
+	le.PutUint32(h[headerPayload:], uint32(int(le.Uint32(h[headerPayload:]))+more))
+	le.PutUint32(h[headerTotal:], uint32(len(frame)+more))
+	out := part(make([]byte, 0, len(frame)+max(0, more)), h, header)
+	for i := range n {
+		x := bytes.Clone(frame[headerSize+i*entrySize:][:entrySize])
+		for at := entryID; at <= entryPayload; at += 8 {
+			le.PutUint32(x[at:], uint32(int(le.Uint32(x[at:]))+more))
+		}
+		out = part(out, x, entry)
+	}
+	return append(out, frame[index:]...)
+}
+
 // ErrFrame is wrapped by every error of [Parse].
 var ErrFrame = errors.New("malformed batch frame")
 
 // View reads a frame in place; it stays valid as long as the bytes do.
 type View struct {
-	raw   []byte
-	count int
+	raw           []byte
+	count         int
+	header, entry int // their sizes in bytes
 }
 
 // Parse checks a frame and returns a view of it. Every span of every event
-// lies within raw when Parse succeeds.
+// lies within raw, behind the index, when Parse succeeds. The sizes of the header
+// and of an entry are the frame's own; smaller ones than this package knows are an
+// error, and the bytes beyond those are ignored.
 func Parse(raw []byte) (View, error) {
 	le := binary.LittleEndian
 	if len(raw) < headerSize {
@@ -160,30 +196,32 @@ func Parse(raw []byte) (View, error) {
 	if m := le.Uint32(raw[headerMagic:]); m != frameMagic {
 		return View{}, fmt.Errorf("%w: magic %#08x, wanted %#08x", ErrFrame, m, uint32(frameMagic))
 	}
-	if h, e := le.Uint16(raw[headerHeaderSize:]), le.Uint16(raw[headerEntrySize:]); h != headerSize || e != entrySize {
-		return View{}, fmt.Errorf("%w: header of %d bytes and entries of %d, wanted %d and %d", ErrFrame, h, e, headerSize, entrySize)
+	header, entry := uint64(le.Uint16(raw[headerHeaderSize:])), uint64(le.Uint16(raw[headerEntrySize:]))
+	if header < headerSize || entry < entrySize {
+		return View{}, fmt.Errorf("%w: header of %d bytes and entries of %d, wanted at least %d and %d", ErrFrame, header, entry, headerSize, entrySize)
 	}
 	n, total := uint64(le.Uint32(raw[headerCount:])), uint64(le.Uint32(raw[headerTotal:]))
 	if total != uint64(len(raw)) {
 		return View{}, fmt.Errorf("%w: says it has %d bytes, there are %d", ErrFrame, total, len(raw))
 	}
-	if headerSize+n*entrySize > total {
+	index := header + n*entry // where it ends
+	if index > total {
 		return View{}, fmt.Errorf("%w: an index of %d entries does not fit into %d bytes", ErrFrame, n, total)
 	}
 	po, pl := uint64(le.Uint32(raw[headerPayload:])), uint64(le.Uint32(raw[headerPayload+4:]))
-	if po < headerSize+n*entrySize || po+pl != total {
+	if po < index || po+pl != total {
 		return View{}, fmt.Errorf("%w: payload region %d+%d does not end the frame of %d bytes", ErrFrame, po, pl, total)
 	}
-	v := View{raw: raw, count: int(n)}
+	v := View{raw: raw, count: int(n), header: int(header), entry: int(entry)}
 	for i := range v.count {
-		x := v.entry(i)
+		x := v.entryAt(i)
 		for at := entryID; at <= entryPayload; at += 8 {
 			off, l := uint64(le.Uint32(x[at:])), uint64(le.Uint32(x[at+4:]))
 			end := off + l
 			if at == entryPayload {
 				end++ // its line feed
 			}
-			if off < headerSize+n*entrySize || end > total {
+			if off < index || end > total {
 				return View{}, fmt.Errorf("%w: event %d: span %d+%d lies outside the frame", ErrFrame, i, off, l)
 			}
 		}
@@ -191,7 +229,7 @@ func Parse(raw []byte) (View, error) {
 	return v, nil
 }
 
-func (v View) entry(i int) []byte { return v.raw[headerSize+i*entrySize:][:entrySize] }
+func (v View) entryAt(i int) []byte { return v.raw[v.header+i*v.entry:][:entrySize] }
 
 // Len returns the number of events.
 func (v View) Len() int { return v.count }
@@ -209,7 +247,7 @@ func (v View) Queue() []byte { return v.raw[headerQueue:headerSize] }
 func (v View) Lines() []byte { return v.raw[binary.LittleEndian.Uint32(v.raw[headerPayload:]):] }
 
 // At returns event i, 0 <= i < Len.
-func (v View) At(i int) EventView { return EventView{raw: v.raw, x: v.entry(i)} }
+func (v View) At(i int) EventView { return EventView{raw: v.raw, x: v.entryAt(i)} }
 
 // EventView reads one event of a frame in place. The slices it returns are
 // parts of the frame and must not be changed or kept beyond the delivery.

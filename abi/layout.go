@@ -14,11 +14,11 @@ type Place struct {
 func Layout() []Place {
 	return []Place{
 		{"FrameMagic", frameMagic, `"AHB1"`},
-		{"HeaderSize", headerSize, "bytes of the header"},
-		{"EntrySize", entrySize, "bytes of the index for each event"},
+		{"HeaderSize", headerSize, "least bytes of the header"},
+		{"EntrySize", entrySize, "least bytes of the index for each event"},
 		{"HeaderMagic", headerMagic, "u32"},
-		{"HeaderHeaderSize", headerHeaderSize, "u16"},
-		{"HeaderEntrySize", headerEntrySize, "u16"},
+		{"HeaderHeaderSize", headerHeaderSize, "u16: how many bytes it has, at least HEADER_SIZE"},
+		{"HeaderEntrySize", headerEntrySize, "u16: from one entry to the next, at least ENTRY_SIZE"},
 		{"HeaderCount", headerCount, "number of events, u32"},
 		{"HeaderAttempt", headerAttempt, "u32, from 1"},
 		{"HeaderBatchID", headerBatchID, "u64, the same for every attempt"},

@@ -103,6 +103,11 @@ func TestExportsReachTheSink(t *testing.T) {
 		if messages[1] != "REJECT: this one" {
 			t.Errorf("messages %v", messages)
 		}
+		// The same of a later version of the ABI, and of one that never was.
+		if a := deliver(write(t, abi.Resize(raw, 80, 264, 0xff))); a != abi.Answer(abi.Partial, uint32(n-1)) || !slices.Equal(ids, want) {
+			t.Errorf("deliver of larger entries: %#x with %v", a, ids)
+		}
+		mustPanic(t, "malformed batch frame", func() { deliver(write(t, abi.Resize(raw, 64, 192, 0xff))) })
 	}
 	if a := flush(); a != abi.Answer(abi.OK, 0) {
 		t.Errorf("flush of a sink without one: %#x", a)

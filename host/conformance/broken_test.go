@@ -96,6 +96,7 @@ func TestBrokenInOneWay(t *testing.T) {
 		{"garbage", false, "empty R7, one R7"},
 		{"address", false, "high R18"},
 		{"signed", false, "unsigned R18"},
+		{"fixed-stride", false, "sizes R26"},
 		{"holds", false, "kept R20"},
 		{"flushes", false, "kept R20"},
 		{"traps-on-config", false, "bad-config R19"},

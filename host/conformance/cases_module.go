@@ -26,6 +26,7 @@ func probes() []probe {
 		{"large", "R5", "1,024 events, an event of 1 MiB, a frame of 24 MiB", "kept", large},
 		{"texts", "R25", "ids, names and payloads of all that an event may hold, unsigned events too", "kept", texts},
 		{"unsigned", "R18", "numbers beyond 2^31 are no negative ones", "kept", wideNumbers},
+		{"sizes", "R26", "a frame with a larger header and larger entries", "kept", otherSizes},
 		{"high", "R18", "a frame that lies across 2^31", "kept", highMemory},
 		{"twice", "R8", "an event that is in one batch twice", "kept", twice},
 		{"duplicates", "R8", "an event that comes again in a later batch", "kept", later},

@@ -45,6 +45,37 @@ func wideNumbers(ctx context.Context, k *kit) (string, error) {
 	return "", nil
 }
 
+// otherSizes delivers frames as a later version of the ABI writes them: header and
+// entries are larger, and hold what this one does not know.
+func otherSizes(ctx context.Context, k *kit) (string, error) {
+	w, err := k.usualWorld(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer w.close(ctx)
+	for _, more := range [][2]int{{0, 8}, {8, 0}, {16, 64}, {1000, 2000}} {
+		b := k.batch(5)
+		frame := make([]byte, b.Size())
+		b.Encode(frame)
+		header, entry := place("HeaderSize")+more[0], place("EntrySize")+more[1]
+		frame = abi.Resize(frame, header, entry, 0xff)
+		w.begin()
+		r := w.bench.Frame(ctx, len(frame), len(b.Events), func(dst []byte) { copy(dst, frame) })
+		w.ended(r.Outcome == abi.OK)
+		sent := fmt.Sprintf("a frame of 5 events with a header of %d bytes and entries of %d", header, entry)
+		const change = "the header ends, and the next entry begins, where the sizes in the header say; what is beyond the known bytes is ignored"
+		if r.Outcome != abi.OK {
+			breach := misanswer(sent, r, "OK")
+			breach.Rule, breach.Change = "R26", change
+			return "", breach
+		}
+		if err := w.all(ctx, b.Events, sent, change); err != nil {
+			return "", ruled(err, "R26")
+		}
+	}
+	return "", nil
+}
+
 func number(b *abi.Batch, from uint64) {
 	for i := range b.Events {
 		b.Events[i].Seq = from + uint64(i)

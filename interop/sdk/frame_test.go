@@ -100,6 +100,7 @@ func TestMalformedFrames(t *testing.T) {
 		}
 	}
 	entrySize := int(binary.LittleEndian.Uint16(raw[header["EntrySize"]:]))
+	// The sizes: two of 16 bits.
 	places := map[string]int{"magic": header["Magic"], "sizes": header["HeaderSize"], "count": header["Count"], "total": header["Total"],
 		"payload offset": header["Payload"], "payload length": header["Payload"] + 4}
 	for i := range good.Events {
@@ -109,7 +110,7 @@ func TestMalformedFrames(t *testing.T) {
 		}
 	}
 	values := []uint32{0, 1, 63, 64, 64 + uint32(len(good.Events)*entrySize) - 1, 64 + uint32(len(good.Events)*entrySize), total - 1, total, total + 1,
-		0x7fffffff, 0x80000000, 0x80000000 + total, 0xffffffff, 0xffffffff - total, 0xffffffc0, 0x01000000}
+		0x7fffffff, 0x80000000, 0x80000000 + total, 0xffffffff, 0xffffffff - total, 0xffffffc0, 0x01000000, 64 | 200<<16, 64 | 208<<16, 65 | 200<<16, 63 | 200<<16, 64 | 199<<16, 0xffff | 200<<16, 64 | 0xffff<<16}
 	each(t, func(t *testing.T, lang string) {
 		b := openBare(t, example(t, lang))
 		bad := 0
@@ -137,6 +138,40 @@ func TestMalformedFrames(t *testing.T) {
 		}
 		if bad < 500 {
 			t.Errorf("%d malformed frames only", bad)
+		}
+	})
+}
+
+// TestFramesOfAnotherVersion: larger headers and entries are read by the sizes in the
+// frame, whatever the bytes are that the SDK does not know; smaller ones trap.
+func TestFramesOfAnotherVersion(t *testing.T) {
+	events := batch(0, 4, func(n int) string { return fmt.Sprint("payload ", n) })
+	raw := make([]byte, events.Size())
+	events.Encode(raw)
+	var want strings.Builder
+	for _, e := range events.Events {
+		fmt.Fprintf(&want, "p %s\t%s\t%s\n", e.ID, e.EventType, e.Payload)
+	}
+	each(t, func(t *testing.T, lang string) {
+		path := filepath.Join(t.TempDir(), "out")
+		s := mustOpen(t, example(t, lang), host.Options{Config: []byte(`{"prefix":"p "}`), Append: &appendfile.Options{Path: path}})
+		all := ""
+		for _, size := range [][2]int{{64, 200}, {64, 208}, {72, 200}, {68, 212}, {1000, 3000}, {1<<16 - 1, 1<<16 - 1}} {
+			frame := abi.Resize(raw, size[0], size[1], 0xff)
+			if r := s.Bench().Frame(t.Context(), len(frame), len(events.Events), func(dst []byte) { copy(dst, frame) }); r.Outcome != abi.OK {
+				t.Errorf("a header of %d and entries of %d bytes: %v %s", size[0], size[1], r.Outcome, r.Detail)
+			}
+			all += want.String()
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != all {
+			t.Errorf("%v, got\n%s\nwanted\n%s", err, got, all)
+		}
+		b := openBare(t, example(t, lang))
+		for _, size := range [][2]int{{64, 199}, {64, 192}, {64, 0}, {56, 200}, {0, 200}, {72, 192}} {
+			frame := abi.Resize(raw, size[0], size[1], 0xff)
+			if answer, err := b.deliver(t, frame, len(frame)); err == nil {
+				t.Errorf("a header of %d and entries of %d bytes: answered %#x, wanted a trap", size[0], size[1], answer)
+			}
 		}
 	})
 }

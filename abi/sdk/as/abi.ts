@@ -85,11 +85,11 @@ export const SIGNATURE_SIZE: u32 = 64;
 
 // The batch frame. Offsets in it count from its first byte and are unsigned.
 export const FRAME_MAGIC: u32 = 0x31424841; // "AHB1"
-export const HEADER_SIZE: u32 = 64; // bytes of the header
-export const ENTRY_SIZE: u32 = 200; // bytes of the index for each event
+export const HEADER_SIZE: u32 = 64; // least bytes of the header
+export const ENTRY_SIZE: u32 = 200; // least bytes of the index for each event
 export const HEADER_MAGIC: u32 = 0; // u32
-export const HEADER_HEADER_SIZE: u32 = 4; // u16
-export const HEADER_ENTRY_SIZE: u32 = 6; // u16
+export const HEADER_HEADER_SIZE: u32 = 4; // u16: how many bytes it has, at least HEADER_SIZE
+export const HEADER_ENTRY_SIZE: u32 = 6; // u16: from one entry to the next, at least ENTRY_SIZE
 export const HEADER_COUNT: u32 = 8; // number of events, u32
 export const HEADER_ATTEMPT: u32 = 12; // u32, from 1
 export const HEADER_BATCH_ID: u32 = 16; // u64, the same for every attempt

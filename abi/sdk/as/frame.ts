@@ -49,21 +49,29 @@ export class Batch {
   /** The id of the queue that the positions belong to, 16 bytes. */
   queue: Bytes = new Bytes();
   private frame: usize = 0;
+  private entries: usize = 0;
+  private entrySize: u32 = 0;
   private current: Event = new Event();
 
-  /** Checks a frame; false if any span of any event lies outside it. */
+  /**
+   * Checks a frame; false if any span of any event lies outside it. The sizes of
+   * the header and of an entry are the frame's own; what is beyond those known here
+   * is ignored.
+   */
   parse(frame: usize, length: u32): bool {
     if (length < abi.HEADER_SIZE || load<u32>(frame + abi.HEADER_MAGIC) != abi.FRAME_MAGIC) return false;
-    if (load<u32>(frame + abi.HEADER_HEADER_SIZE) != (abi.HEADER_SIZE | (abi.ENTRY_SIZE << 16))) return false;
+    const header: u32 = load<u16>(frame + abi.HEADER_HEADER_SIZE);
+    const entrySize: u32 = load<u16>(frame + abi.HEADER_ENTRY_SIZE);
+    if (header < abi.HEADER_SIZE || entrySize < abi.ENTRY_SIZE) return false;
     const count = load<u32>(frame + abi.HEADER_COUNT);
     // 64 bits, so that no sum of two offsets wraps.
     const total = <u64>load<u32>(frame + abi.HEADER_TOTAL);
-    const index = <u64>abi.HEADER_SIZE + <u64>count * abi.ENTRY_SIZE;
+    const index = <u64>header + <u64>count * entrySize;
     const lines = <u64>load<u32>(frame + abi.HEADER_PAYLOAD);
     const size = <u64>load<u32>(frame + abi.HEADER_PAYLOAD + 4);
     if (total != length || index > total || lines < index || lines + size != total) return false;
     for (let i: u32 = 0; i < count; i++) {
-      const entry = frame + abi.HEADER_SIZE + i * abi.ENTRY_SIZE;
+      const entry = frame + header + i * entrySize;
       for (let at = abi.ENTRY_ID; at <= abi.ENTRY_PAYLOAD; at += 8) {
         const from = <u64>load<u32>(entry + at);
         const end = from + load<u32>(entry + at + 4) + (at == abi.ENTRY_PAYLOAD ? 1 : 0);
@@ -71,6 +79,8 @@ export class Batch {
       }
     }
     this.frame = frame;
+    this.entries = frame + header;
+    this.entrySize = entrySize;
     this.count = count;
     fixed(this.lines, frame + <usize>lines, <u32>size);
     fixed(this.queue, frame + abi.HEADER_QUEUE, abi.HEADER_SIZE - abi.HEADER_QUEUE);
@@ -96,7 +106,7 @@ export class Batch {
   event(i: u32): Event {
     if (i >= this.count) throw new RangeError("event beyond the end of the batch");
     const f = this.frame;
-    const x = f + abi.HEADER_SIZE + i * abi.ENTRY_SIZE;
+    const x = this.entries + i * this.entrySize;
     const e = this.current;
     e.seq = load<u64>(x + abi.ENTRY_SEQ);
     span(e.id, f, x, abi.ENTRY_ID);

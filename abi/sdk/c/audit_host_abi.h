@@ -89,11 +89,11 @@
 
 /* The batch frame. Offsets in it count from its first byte and are unsigned. */
 #define AUDIT_FRAME_MAGIC 0x31424841u /* "AHB1" */
-#define AUDIT_HEADER_SIZE 64u /* bytes of the header */
-#define AUDIT_ENTRY_SIZE 200u /* bytes of the index for each event */
+#define AUDIT_HEADER_SIZE 64u /* least bytes of the header */
+#define AUDIT_ENTRY_SIZE 200u /* least bytes of the index for each event */
 #define AUDIT_HEADER_MAGIC 0u /* u32 */
-#define AUDIT_HEADER_HEADER_SIZE 4u /* u16 */
-#define AUDIT_HEADER_ENTRY_SIZE 6u /* u16 */
+#define AUDIT_HEADER_HEADER_SIZE 4u /* u16: how many bytes it has, at least HEADER_SIZE */
+#define AUDIT_HEADER_ENTRY_SIZE 6u /* u16: from one entry to the next, at least ENTRY_SIZE */
 #define AUDIT_HEADER_COUNT 8u /* number of events, u32 */
 #define AUDIT_HEADER_ATTEMPT 12u /* u32, from 1 */
 #define AUDIT_HEADER_BATCH_ID 16u /* u64, the same for every attempt */

@@ -6,6 +6,7 @@
  * returns. */
 typedef struct {
     const uint8_t *frame;
+    uint32_t header_size, entry_size; /* of this frame */
     uint32_t count;      /* number of events */
     uint32_t attempt;    /* 1 for the first delivery of this batch */
     uint64_t id;         /* the same for every attempt */
@@ -31,20 +32,22 @@ typedef struct {
 } audit_event;
 
 /* audit_batch_of checks a frame, and traps if it is malformed: the host wrote
- * it, so no repetition mends it, and a trap is seen. */
+ * it, so no repetition mends it, and a trap is seen. The sizes of the header and
+ * of an entry are the frame's own; what is beyond those known here is ignored. */
 AUDIT_INLINE audit_batch audit_batch_of(audit_bytes raw) {
     const uint8_t *p = raw.p;
     if (raw.n < AUDIT_HEADER_SIZE || audit_u32(p + AUDIT_HEADER_MAGIC) != AUDIT_FRAME_MAGIC) __builtin_trap();
-    if (audit_u32(p + AUDIT_HEADER_HEADER_SIZE) != (AUDIT_HEADER_SIZE | AUDIT_ENTRY_SIZE << 16)) __builtin_trap();
-    audit_batch b = {p, audit_u32(p + AUDIT_HEADER_COUNT), audit_u32(p + AUDIT_HEADER_ATTEMPT), audit_u64(p + AUDIT_HEADER_BATCH_ID),
+    uint32_t header = audit_u32(p + AUDIT_HEADER_HEADER_SIZE) & 0xffff, size = audit_u32(p + AUDIT_HEADER_HEADER_SIZE) >> 16;
+    if (header < AUDIT_HEADER_SIZE || size < AUDIT_ENTRY_SIZE) __builtin_trap();
+    audit_batch b = {p, header, size, audit_u32(p + AUDIT_HEADER_COUNT), audit_u32(p + AUDIT_HEADER_ATTEMPT), audit_u64(p + AUDIT_HEADER_BATCH_ID),
                      audit_u64(p + AUDIT_HEADER_FIRST_SEQ), p + AUDIT_HEADER_QUEUE, {NULL, 0}};
     /* 64 bits, so that no sum of two offsets wraps. */
-    uint64_t total = audit_u32(p + AUDIT_HEADER_TOTAL), index = AUDIT_HEADER_SIZE + (uint64_t)b.count * AUDIT_ENTRY_SIZE;
+    uint64_t total = audit_u32(p + AUDIT_HEADER_TOTAL), index = header + (uint64_t)b.count * size;
     uint64_t lines = audit_u32(p + AUDIT_HEADER_PAYLOAD), length = audit_u32(p + AUDIT_HEADER_PAYLOAD + 4);
     if (total != raw.n || index > total || lines < index || lines + length != total) __builtin_trap();
     b.lines = audit_span(p + lines, (uint32_t)length);
     for (uint32_t i = 0; i < b.count; i++) {
-        const uint8_t *entry = p + AUDIT_HEADER_SIZE + i * AUDIT_ENTRY_SIZE;
+        const uint8_t *entry = p + header + i * size;
         for (uint32_t at = AUDIT_ENTRY_ID; at <= AUDIT_ENTRY_PAYLOAD; at += 8) {
             uint64_t from = audit_u32(entry + at), end = from + audit_u32(entry + at + 4) + (at == AUDIT_ENTRY_PAYLOAD);
             if (from < index || end > total) __builtin_trap();
@@ -60,7 +63,7 @@ AUDIT_INLINE audit_bytes audit_text_at(const uint8_t *frame, const uint8_t *entr
 /* audit_event_at returns event i; it traps from count on. */
 AUDIT_INLINE audit_event audit_event_at(const audit_batch *b, uint32_t i) {
     if (i >= b->count) __builtin_trap();
-    const uint8_t *f = b->frame, *x = f + AUDIT_HEADER_SIZE + i * AUDIT_ENTRY_SIZE;
+    const uint8_t *f = b->frame, *x = f + b->header_size + i * b->entry_size;
     uint32_t flags = audit_u32(x + AUDIT_ENTRY_FLAGS);
     return (audit_event){
         audit_u64(x + AUDIT_ENTRY_SEQ),

@@ -85,11 +85,11 @@ pub const signature_size: u32 = 64;
 
 // The batch frame. Offsets in it count from its first byte and are unsigned.
 pub const frame_magic: u32 = 0x31424841; // "AHB1"
-pub const header_size: u32 = 64; // bytes of the header
-pub const entry_size: u32 = 200; // bytes of the index for each event
+pub const header_size: u32 = 64; // least bytes of the header
+pub const entry_size: u32 = 200; // least bytes of the index for each event
 pub const header_magic: u32 = 0; // u32
-pub const header_header_size: u32 = 4; // u16
-pub const header_entry_size: u32 = 6; // u16
+pub const header_header_size: u32 = 4; // u16: how many bytes it has, at least HEADER_SIZE
+pub const header_entry_size: u32 = 6; // u16: from one entry to the next, at least ENTRY_SIZE
 pub const header_count: u32 = 8; // number of events, u32
 pub const header_attempt: u32 = 12; // u32, from 1
 pub const header_batch_id: u32 = 16; // u64, the same for every attempt

@@ -160,6 +160,8 @@ pub const Buffer = struct {
 /// A batch that was checked. Its bytes are valid until deliver returns.
 pub const Batch = struct {
     frame: []const u8,
+    header_size: u32,
+    entry_size: u32,
     /// The number of events.
     count: u32,
     /// 1 for the first delivery of this batch.
@@ -173,19 +175,23 @@ pub const Batch = struct {
     /// The payloads: one canonical JSON event per line, each ended by one line feed.
     lines: []const u8,
 
-    /// Checks a frame; null if any span of any event lies outside it.
+    /// Checks a frame; null if any span of any event lies outside it. The sizes of
+    /// the header and of an entry are the frame's own; what is beyond those known
+    /// here is ignored.
     pub fn parse(f: []const u8) ?Batch {
         if (f.len < abi.header_size or number(u32, f, abi.header_magic) != abi.frame_magic) return null;
-        if (number(u32, f, abi.header_header_size) != abi.header_size | abi.entry_size << 16) return null;
+        const header: u32 = number(u16, f, abi.header_header_size);
+        const size: u32 = number(u16, f, abi.header_entry_size);
+        if (header < abi.header_size or size < abi.entry_size) return null;
         const count = number(u32, f, abi.header_count);
         // 64 bits, so that no sum of two offsets wraps.
         const total: u64 = number(u32, f, abi.header_total);
-        const index: u64 = abi.header_size + @as(u64, count) * abi.entry_size;
+        const index: u64 = header + @as(u64, count) * size;
         const from: u64 = number(u32, f, abi.header_payload);
         const length: u64 = number(u32, f, abi.header_payload + 4);
         if (total != f.len or index > total or from < index or from + length != total) return null;
         for (0..count) |i| {
-            const entry = f[abi.header_size + i * abi.entry_size ..][0..abi.entry_size];
+            const entry = f[header + i * size ..][0..abi.entry_size];
             var at: u32 = abi.entry_id;
             while (at <= abi.entry_payload) : (at += 8) {
                 const start: u64 = number(u32, entry, at);
@@ -195,6 +201,8 @@ pub const Batch = struct {
         }
         return .{
             .frame = f,
+            .header_size = header,
+            .entry_size = size,
             .count = count,
             .attempt = number(u32, f, abi.header_attempt),
             .id = number(u64, f, abi.header_batch_id),
@@ -207,7 +215,7 @@ pub const Batch = struct {
     /// Event i; panics from count on.
     pub fn event(b: *const Batch, i: u32) Event {
         if (i >= b.count) @panic("event beyond the end of the batch");
-        const x = b.frame[abi.header_size + i * abi.entry_size ..][0..abi.entry_size];
+        const x = b.frame[b.header_size + i * b.entry_size ..][0..abi.entry_size];
         const flags = number(u32, x, abi.entry_flags);
         return .{
             .seq = number(u64, x, abi.entry_seq),

@@ -16,29 +16,33 @@ fn u64_at(b: &[u8], at: usize) -> u64 {
 pub struct Batch<'a> {
     frame: &'a [u8],
     count: usize,
+    header_size: usize,
+    entry_size: usize,
 }
 
 impl<'a> Batch<'a> {
     /// Checks a frame. Every span of every event lies within it when this
-    /// succeeds.
+    /// succeeds. The sizes of the header and of an entry are the frame's own; what
+    /// is beyond those known here is ignored.
     pub fn parse(frame: &'a [u8]) -> Option<Batch<'a>> {
-        let header = HEADER_SIZE as usize;
-        if frame.len() < header
-            || u32_at(frame, HEADER_MAGIC as usize) != FRAME_MAGIC
-            || u32_at(frame, HEADER_HEADER_SIZE as usize) != HEADER_SIZE | ENTRY_SIZE << 16
-        {
+        if frame.len() < HEADER_SIZE as usize || u32_at(frame, HEADER_MAGIC as usize) != FRAME_MAGIC {
+            return None;
+        }
+        let sizes = u32_at(frame, HEADER_HEADER_SIZE as usize);
+        let (header, size) = (sizes & 0xffff, sizes >> 16);
+        if header < HEADER_SIZE || size < ENTRY_SIZE {
             return None;
         }
         let count = u32_at(frame, HEADER_COUNT as usize);
         // 64 bits, so that no sum of two offsets wraps.
         let total = u32_at(frame, HEADER_TOTAL as usize) as u64;
-        let index = HEADER_SIZE as u64 + count as u64 * ENTRY_SIZE as u64;
+        let index = header as u64 + count as u64 * size as u64;
         let lines = u32_at(frame, HEADER_PAYLOAD as usize) as u64;
         let length = u32_at(frame, HEADER_PAYLOAD as usize + 4) as u64;
         if total != frame.len() as u64 || index > total || lines < index || lines + length != total {
             return None;
         }
-        for entry in frame[header..index as usize].chunks_exact(ENTRY_SIZE as usize) {
+        for entry in frame[header as usize..index as usize].chunks_exact(size as usize) {
             for at in (ENTRY_ID..=ENTRY_PAYLOAD).step_by(8) {
                 let from = u32_at(entry, at as usize) as u64;
                 let line_feed = (at == ENTRY_PAYLOAD) as u64;
@@ -47,7 +51,7 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        Some(Batch { frame, count: count as usize })
+        Some(Batch { frame, count: count as usize, header_size: header as usize, entry_size: size as usize })
     }
 
     /// The number of events.
@@ -88,7 +92,7 @@ impl<'a> Batch<'a> {
     /// Event `i`; panics from `len` on.
     pub fn event(&self, i: usize) -> Event<'a> {
         assert!(i < self.count, "event {} of a batch of {}", i, self.count);
-        let at = HEADER_SIZE as usize + i * ENTRY_SIZE as usize;
+        let at = self.header_size + i * self.entry_size;
         Event { frame: self.frame, entry: &self.frame[at..at + ENTRY_SIZE as usize] }
     }
 

@@ -67,6 +67,12 @@ func (s *sink) Deliver(b abi.View) guest.Answer {
 		if int32(b.Attempt()) < 1 {
 			return guest.Reject("an attempt below 1")
 		}
+	case "fixed-stride":
+		for i := range b.Len() {
+			if i > 0 && uintptr(unsafe.Pointer(unsafe.SliceData(b.At(i).Digest())))-uintptr(unsafe.Pointer(unsafe.SliceData(b.At(i-1).Digest()))) != 200 {
+				return guest.Reject("entries do not have 200 bytes")
+			}
+		}
 	case "quadratic":
 		for i := range b.Len() * b.Len() {
 			s.work += i * len(b.Lines())
