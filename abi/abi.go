@@ -138,9 +138,13 @@ func Imports() []Signature {
 	}
 }
 
-// Answer packs an outcome and its argument into the 64-bit result of an
-// export.
-func Answer(o Outcome, arg uint32) uint64 { return uint64(o)<<32 | uint64(arg) }
+// Answer packs an outcome, of 16 bits, its reason and its argument into the 64-bit
+// result of an export.
+func Answer(o Outcome, why Reason, arg uint32) uint64 {
+	return uint64(why)<<48 | uint64(uint16(o))<<32 | uint64(arg)
+}
 
 // SplitAnswer is the inverse of [Answer].
-func SplitAnswer(a uint64) (Outcome, uint32) { return Outcome(a >> 32), uint32(a) }
+func SplitAnswer(a uint64) (Outcome, Reason, uint32) {
+	return Outcome(uint16(a >> 32)), Reason(a >> 48), uint32(a)
+}

@@ -148,9 +148,14 @@ func TestRecordRoundTripAndCuts(t *testing.T) {
 	}
 }
 
-func TestAnswerKeepsBothHalves(t *testing.T) {
-	if o, n := SplitAnswer(Answer(Retry, 1<<31)); o != Retry || n != 1<<31 {
-		t.Fatalf("got %v, %d", o, n)
+func TestAnswerKeepsItsParts(t *testing.T) {
+	for _, why := range append(Reasons(), 1<<16-1) {
+		if o, r, n := SplitAnswer(Answer(Retry, why, 1<<31)); o != Retry || r != why || n != 1<<31 {
+			t.Fatalf("got %v, %d, %d", o, r, n)
+		}
+	}
+	if a := Answer(Busy, ReasonSchema, 7); a != 10<<48|4<<32|7 {
+		t.Errorf("packed as %#x", a)
 	}
 	for o := range outcomeNames {
 		if o.HostMade() != (o >= Trap) {
@@ -162,7 +167,7 @@ func TestAnswerKeepsBothHalves(t *testing.T) {
 // TestStatusesAreThoseOfTheText pins the numbers that README.md gives.
 func TestStatusesAreThoseOfTheText(t *testing.T) {
 	for want, got := range map[uint32]SQLStatus{0: SQLDone, 0x10000: SQLGuardFailed, 0x10001: SQLTooLarge,
-		0x10002: SQLTimeout, 0x10003: SQLRefused, 0x10004: SQLBroken, 0x10005: SQLReplaced} {
+		0x10002: SQLTimeout, 0x10003: SQLRefused, 0x10004: SQLBroken, 0x10005: SQLReplaced, 0x10006: SQLDiskFailed} {
 		if uint32(got) != want {
 			t.Errorf("status %#x, the text says %#x", got, want)
 		}

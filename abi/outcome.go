@@ -10,8 +10,8 @@ import (
 // alone, and a guest that returns one of them breaks the ABI ([BadABI]).
 type Outcome uint32
 
-// Outcomes of a guest. In the 64-bit answer of audit_open and audit_deliver
-// the outcome is the upper half and its argument the lower one.
+// Outcomes of a guest. In the 64-bit answer of an export the argument is the lower
+// half; above it are 16 bits of outcome and 16 of [Reason].
 const (
 	// OK: every event of the batch is stored. The argument is the number of
 	// events and must equal the batch's.
@@ -87,8 +87,13 @@ type Result struct {
 	// Verdicts has one entry per event of the batch when Outcome is Partial,
 	// and is nil otherwise.
 	Verdicts []Verdict
+	// Reason is why, as a number; ReasonOther if the guest did not say, and for
+	// outcomes of the host's.
+	Reason Reason
 	// RetryAfter is the guest's wish, for Retry and Busy.
 	RetryAfter time.Duration
+	// Rule is the rule of the ABI that the guest broke, such as R5; for BadABI.
+	Rule string
 	// Detail is the guest's message about the whole batch, or the trap's text.
 	Detail string
 	// Stderr is the end of what the guest wrote to its standard error.

@@ -66,4 +66,7 @@ const (
 	// SQLReplaced: the database file was unlinked or replaced while it was
 	// open; the transaction was not committed.
 	SQLReplaced
+	// SQLDiskFailed: the disk failed at the commit; whether the transaction was
+	// committed is unknown.
+	SQLDiskFailed
 )

@@ -111,12 +111,12 @@ type BundleAnswer struct {
 }
 
 // leave keeps a bundle of what has just happened, the instance being there
-// still. It returns what to add to the outcome's detail: where the bundle is.
-func (s *Sink) leave(r *abi.Result, err error) string {
+// still, if the guest is to blame. It returns what to add to the outcome's detail: where the bundle is.
+func (s *Sink) leave(r *abi.Result, err error, blame bool) string {
 	if s.player != nil {
 		s.player.crashed(s.inst, err)
 	}
-	if s.o.Crashes == nil || !r.Outcome.HostMade() || r.Outcome == abi.Deadline && strings.HasPrefix(r.Detail, stopping) {
+	if s.o.Crashes == nil || !r.Outcome.HostMade() || !blame {
 		return ""
 	}
 	b := s.bundle(r, err)
@@ -264,8 +264,7 @@ func ReadBundle(path string) (_ *Bundle, err error) {
 	return &b, nil
 }
 
-// stopping begins the detail of a call that ended because the host ends.
-const stopping = "the host is stopping: "
-
-// stopped makes the outcome of such a call.
-func stopped(ctx context.Context) string { return fmt.Sprint(stopping, context.Cause(ctx)) }
+// stopped is the detail of a call that ended because the host ends.
+func stopped(ctx context.Context) string {
+	return fmt.Sprint("the host is stopping: ", context.Cause(ctx))
+}

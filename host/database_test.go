@@ -303,7 +303,7 @@ func TestDatabaseFaultAtCommit(t *testing.T) {
 					} else {
 						layer.Sync = hook
 					}
-					g.expect(abi.SQLBroken, "", abi.SQLWrite, insertRow, insertRow)
+					g.expect(map[string]abi.SQLStatus{"error": abi.SQLDiskFailed, "trap": abi.SQLBroken}[name], "commit", abi.SQLWrite, insertRow, insertRow)
 					layer.Write, layer.Sync = nil, nil
 					if armed {
 						t.Fatal("the fault did not happen")

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -109,6 +110,30 @@ func TestGoGuest(t *testing.T) {
 				t.Errorf("next batch: %v %q", r.Outcome, r.Detail)
 			}
 		})
+	}
+}
+
+// TestReason: the number that goes with an outcome is in the result, one of a later
+// version is OTHER, and none goes with what was stored.
+func TestReason(t *testing.T) {
+	s := openGuest(t, goGuest(t), Options{Cache: sharedCache(t)})
+	for _, o := range []abi.Outcome{abi.Retry, abi.Reject, abi.Busy} {
+		for why, want := range map[int]abi.Reason{0: 0, 1: abi.ReasonLocked, 10: abi.ReasonSchema, len(abi.Reasons()): abi.ReasonOther, 1<<16 - 1: abi.ReasonOther} {
+			r := s.Deliver(t.Context(), batchOf(2, fmt.Sprint("answer ", uint32(o), why, 3)))
+			if r.Outcome != o || r.Reason != want || r.Detail != "in other words" {
+				t.Errorf("%s with the reason %d: %+v", o, why, r)
+			}
+		}
+	}
+	for _, answer := range []string{"answer 0 1 2", "answer 0 65535 2", "answer 1 2 2"} {
+		if r := s.Deliver(t.Context(), batchOf(2, answer)); r.Outcome != abi.BadABI || r.Rule != "R27" {
+			t.Errorf("%s: %+v", answer, r)
+		}
+	}
+	for answer, rule := range map[string]string{"answer 0 0 1": "R5", "answer 1 0 1": "R6", "answer 5 0 0": "R7", "answer 6 0 0": "R7", "answer 256 0 0": "R7", "answer 65535 0 0": "R7"} {
+		if r := s.Deliver(t.Context(), batchOf(2, answer)); r.Outcome != abi.BadABI || r.Rule != rule {
+			t.Errorf("%s: %+v", answer, r)
+		}
 	}
 }
 

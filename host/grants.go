@@ -133,7 +133,7 @@ func spread(r abi.Result, at []int, events int) abi.Result {
 	case abi.Reject:
 		// Not of those that are stored: what is left comes alone, and is then
 		// refused alone.
-		r.Outcome, r.Verdicts = abi.Partial, make([]abi.Verdict, events)
+		r.Outcome, r.Reason, r.Verdicts = abi.Partial, abi.ReasonOther, make([]abi.Verdict, events)
 		for _, i := range at {
 			r.Verdicts[i] = abi.Verdict{Code: abi.Retry, Reason: r.Detail}
 		}

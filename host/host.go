@@ -214,9 +214,9 @@ func (s *Sink) optional(ctx context.Context, name string) abi.Result {
 	switch {
 	case r.Outcome.HostMade():
 	case s.call.violation != "":
-		r = s.broken(s.call.violation)
+		r = s.broken(s.call.rule, s.call.violation)
 	case r.Outcome == abi.Partial || r.Outcome >= abi.BadConfig:
-		r = s.broken(fmt.Sprintf("%s answered %s; it may answer OK, RETRY, REJECT or BUSY", name, r.Outcome))
+		r = s.broken("R7", fmt.Sprintf("%s answered %s; it may answer OK, RETRY, REJECT or BUSY", name, r.Outcome))
 	}
 	s.ended(r.Outcome)
 	s.trace.keep(s.inst != nil, func() []byte { return nil })
@@ -257,28 +257,28 @@ func (s *Sink) judge(r abi.Result, events int) abi.Result {
 	c := &s.call
 	switch {
 	case c.violation != "":
-		return s.broken(c.violation)
+		return s.broken(c.rule, c.violation)
 	case r.Outcome >= abi.BadConfig:
-		return s.broken(fmt.Sprintf("%s answered %s; it may answer OK, PARTIAL, RETRY, REJECT or BUSY", abi.ExportDeliver, r.Outcome))
+		return s.broken("R7", fmt.Sprintf("%s answered %s; it may answer OK, PARTIAL, RETRY, REJECT or BUSY", abi.ExportDeliver, r.Outcome))
 	case r.Outcome == abi.Partial:
 		if uint64(c.arg)+uint64(c.given) != uint64(events) {
-			return s.broken(fmt.Sprintf("PARTIAL(%d) with %d verdicts for %d events", c.arg, c.given, events))
+			return s.broken("R6", fmt.Sprintf("PARTIAL(%d) with %d verdicts for %d events", c.arg, c.given, events))
 		}
 		// Without any verdict all are stored: their codes are OK.
 		r.Verdicts = make([]abi.Verdict, events)
 		copy(r.Verdicts, c.verdicts)
 	case c.given != 0:
-		return s.broken(fmt.Sprintf("%s with %d verdicts; verdicts go with PARTIAL", r.Outcome, c.given))
+		return s.broken("R6", fmt.Sprintf("%s with %d verdicts; verdicts go with PARTIAL", r.Outcome, c.given))
 	case r.Outcome == abi.OK && uint64(c.arg) != uint64(events):
-		return s.broken(fmt.Sprintf("OK(%d) for %d events", c.arg, events))
+		return s.broken("R5", fmt.Sprintf("OK(%d) for %d events", c.arg, events))
 	}
 	return r
 }
 
 // broken is the outcome of a guest that broke a rule of the ABI.
-func (s *Sink) broken(detail string) abi.Result {
-	r := abi.Result{Outcome: abi.BadABI, Detail: detail, Stderr: s.inst.stderr.String(), Races: s.call.races}
-	note := s.leave(&r, nil)
+func (s *Sink) broken(rule, detail string) abi.Result {
+	r := abi.Result{Outcome: abi.BadABI, Rule: rule, Detail: detail, Stderr: s.inst.stderr.String(), Races: s.call.races}
+	note := s.leave(&r, nil, true)
 	r.Detail += note
 	s.discard()
 	return r

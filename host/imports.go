@@ -37,7 +37,8 @@ type call struct {
 	given     int // verdicts that are not OK
 	reasonLen int // bytes of their reasons
 	message   string
-	violation string
+	violation string // what the guest did against rule
+	rule      string
 	races     uint64
 	logged    int // lines
 	loggedLen int // bytes
@@ -50,6 +51,13 @@ type call struct {
 
 func (c *call) begin(events int) {
 	*c = call{events: events, verdicts: c.verdicts[:0], breaches: c.breaches[:0]}
+}
+
+// violate notes the first breach of a rule.
+func (c *call) violate(rule, format string, a ...any) {
+	if c.violation == "" {
+		c.rule, c.violation = rule, fmt.Sprintf(format, a...)
+	}
 }
 
 // hostFunc adapts a host function to wazero's stack interface, which costs
@@ -159,10 +167,10 @@ func (s *Sink) verdict(ctx context.Context, mod api.Module, stack []uint64) {
 	case c.violation != "":
 		return
 	case uint64(index) >= uint64(c.events):
-		c.violation = fmt.Sprintf("verdict for event %d of a batch of %d", index, c.events)
+		c.violate("R6", "verdict for event %d of a batch of %d", index, c.events)
 		return
 	case code != abi.Retry && code != abi.Reject:
-		c.violation = fmt.Sprintf("verdict %s for event %d; it must be RETRY or REJECT", code, index)
+		c.violate("R6", "verdict %s for event %d; it must be RETRY or REJECT", code, index)
 		return
 	}
 	if len(c.verdicts) == 0 {
@@ -170,7 +178,7 @@ func (s *Sink) verdict(ctx context.Context, mod api.Module, stack []uint64) {
 		clear(c.verdicts)
 	}
 	if c.verdicts[index].Code != abi.OK {
-		c.violation = fmt.Sprintf("two verdicts for event %d", index)
+		c.violate("R6", "two verdicts for event %d", index)
 		return
 	}
 	// A batch may have 65,536 events: a reason for each is the guest's right,

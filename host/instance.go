@@ -93,12 +93,12 @@ func (s *Sink) fresh(ctx context.Context) (abi.Result, error) {
 		return r, unfit
 	case r.Outcome.HostMade():
 	case s.call.violation != "":
-		r = s.broken(s.call.violation)
+		r = s.broken(s.call.rule, s.call.violation)
 	case r.Outcome == abi.OK:
 	case r.Outcome == abi.Retry || r.Outcome == abi.Busy || r.Outcome == abi.BadConfig:
 		s.discard()
 	default:
-		r = s.broken(fmt.Sprintf("%s answered %s; it may answer OK, RETRY, BUSY or BAD_CONFIG", abi.ExportOpen, r.Outcome))
+		r = s.broken("R7", fmt.Sprintf("%s answered %s; it may answer OK, RETRY, BUSY or BAD_CONFIG", abi.ExportOpen, r.Outcome))
 	}
 	s.ended(r.Outcome)
 	s.trace.keep(s.inst != nil, func() []byte { return s.o.Config })
@@ -191,13 +191,15 @@ func (s *Sink) invoke(ctx context.Context, f func(context.Context) (uint64, erro
 	if err != nil {
 		return s.fault(ctx, err)
 	}
-	o, arg := abi.SplitAnswer(answer)
+	o, why, arg := abi.SplitAnswer(answer)
 	s.call.arg = arg
-	r = abi.Result{Outcome: o, Detail: s.call.message, Races: s.call.races}
+	r = abi.Result{Outcome: o, Reason: why.Known(), Detail: s.call.message, Races: s.call.races}
 	switch {
 	case o.HostMade():
 		// A guest can't produce these: what it means is that it lies.
-		return s.broken(fmt.Sprintf("the guest answered %s, an outcome of the host", o))
+		return s.broken("R7", fmt.Sprintf("the guest answered %s, an outcome of the host", o))
+	case why != abi.ReasonOther && (o == abi.OK || o == abi.Partial):
+		return s.broken("R27", fmt.Sprintf("%s with the reason %d; a reason goes with RETRY, REJECT, BUSY and BAD_CONFIG", o, uint16(why)))
 	case o == abi.Retry || o == abi.Busy:
 		r.RetryAfter = time.Duration(arg) * time.Millisecond
 	}
@@ -233,13 +235,14 @@ func (s *Sink) fault(ctx context.Context, err error) abi.Result {
 	}
 	var exit *sys.ExitError
 	var own *panicError
+	ours := false // the host ends, and the guest is not to blame
 	switch {
 	case s.call.panicked != "" || errors.As(err, &own):
 		r.Outcome = abi.HostPanic
 	case errors.Is(err, errNoAddressSpace):
 		r.Outcome = abi.Memory
 	case errors.Is(err, errBadInbox):
-		r.Outcome = abi.BadABI
+		r.Outcome, r.Rule = abi.BadABI, "R7"
 	case cause == meter.CauseFuel:
 		s.breach(ctx, LimitFuel)
 		r.Outcome, r.Detail = abi.Fuel, fmt.Sprintf("the call used up its %d units of fuel; raise fuel in [sink.limits] or lower batch_events of this sink", s.o.Fuel)
@@ -250,7 +253,7 @@ func (s *Sink) fault(ctx context.Context, err error) abi.Result {
 		}
 		r.Detail = fmt.Sprintf("the call was not finished within %s; raise deadline or lower batch_events of this sink", s.o.Deadline)
 		if why := context.Cause(ctx); why != nil && !errors.Is(why, errDeadline) {
-			r.Detail = stopped(ctx)
+			r.Detail, ours = stopped(ctx), true
 			break
 		}
 		s.breach(ctx, LimitDeadline)
@@ -279,7 +282,7 @@ func (s *Sink) fault(ctx context.Context, err error) abi.Result {
 		s.breach(ctx, LimitMemory)
 		r.Detail += fmt.Sprintf("\nits memory has %d of at most %d bytes, see memory_limit of this sink", i.mod.Memory().Size(), int64(s.pages)*wasmPage)
 	}
-	note := s.leave(&r, err)
+	note := s.leave(&r, err, !ours)
 	r.Detail += note
 	s.discard()
 	return r

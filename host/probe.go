@@ -251,7 +251,7 @@ func (b Bench) Frame(ctx context.Context, n, events int, fill func(dst []byte)) 
 		s.trace.begin(abi.ExportDeliver)
 		r = s.invoke(ctx, func(ctx context.Context) (uint64, error) {
 			if fill == nil {
-				return abi.Answer(abi.OK, uint32(events)), i.put(ctx, n, func([]byte) {})
+				return abi.Answer(abi.OK, abi.ReasonOther, uint32(events)), i.put(ctx, n, func([]byte) {})
 			}
 			if err := i.put(ctx, n, fill); err != nil {
 				return 0, err

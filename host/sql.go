@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/ncruces/go-sqlite3"
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/audit-host/audit-host/abi"
@@ -160,6 +161,8 @@ func (d *database) status(err error) (abi.SQLStatus, string) {
 		return abi.SQLRefused, r.Why
 	case !errors.As(err, &e):
 		return abi.SQLBroken, err.Error()
+	case d.file.Committed && e.Code&0xff == int(sqlite3.IOERR):
+		return abi.SQLDiskFailed, "commit: " + e.Text
 	case d.file.Committed && e.Fatal():
 		return abi.SQLBroken, "commit: " + e.Text
 	case e.Memory:

@@ -58,6 +58,8 @@ type Closer interface{ Close() Answer }
 type Answer struct {
 	Outcome abi.Outcome
 	Arg     uint32
+	// Reason goes with Retry, Reject, Busy and BadConfig; see [Answer.Because].
+	Reason abi.Reason
 	// Message is about the whole batch.
 	Message string
 }
@@ -85,6 +87,13 @@ func Reject(message string) Answer { return Answer{Outcome: abi.Reject, Message:
 
 // BadConfig refuses the configuration. Only Open may answer it.
 func BadConfig(message string) Answer { return Answer{Outcome: abi.BadConfig, Message: message} }
+
+// Because adds a reason to a Retry, Reject, Busy or BadConfig: metrics and readiness
+// go by it, and the message is for people.
+func (a Answer) Because(why abi.Reason) Answer {
+	a.Reason = why
+	return a
+}
 
 // millis rounds a pause up to whole milliseconds, within what an answer holds.
 func millis(d time.Duration) uint32 {
@@ -142,7 +151,7 @@ func finish(a Answer) uint64 {
 	// The collector runs beside the program: on one thread it gets on only
 	// when it is let.
 	runtime.Gosched()
-	return abi.Answer(a.Outcome, a.Arg)
+	return abi.Answer(a.Outcome, a.Reason, a.Arg)
 }
 
 func open(n uint32) uint64 { return finish(sink().Open(inbox[:n:n])) }

@@ -81,7 +81,7 @@ func TestExportsReachTheSink(t *testing.T) {
 			return Partial(b.Len() - 1)
 		},
 	})
-	if a := open(write(t, []byte(`{"a":1}`))); a != abi.Answer(abi.BadConfig, 0) || config != `{"a":1}` {
+	if a := open(write(t, []byte(`{"a":1}`))); a != abi.Answer(abi.BadConfig, abi.ReasonOther, 0) || config != `{"a":1}` {
 		t.Errorf("open: %#x with %s", a, config)
 	}
 	if messages[abi.WholeBatch] != "BAD_CONFIG: no" {
@@ -97,22 +97,22 @@ func TestExportsReachTheSink(t *testing.T) {
 		}
 		raw := make([]byte, b.Size())
 		b.Encode(raw)
-		if a := deliver(write(t, raw)); a != abi.Answer(abi.Partial, uint32(n-1)) || !slices.Equal(ids, want) {
+		if a := deliver(write(t, raw)); a != abi.Answer(abi.Partial, abi.ReasonOther, uint32(n-1)) || !slices.Equal(ids, want) {
 			t.Errorf("deliver: %#x with %v", a, ids)
 		}
 		if messages[1] != "REJECT: this one" {
 			t.Errorf("messages %v", messages)
 		}
 		// The same of a later version of the ABI, and of one that never was.
-		if a := deliver(write(t, abi.Resize(raw, 80, 264, 0xff))); a != abi.Answer(abi.Partial, uint32(n-1)) || !slices.Equal(ids, want) {
+		if a := deliver(write(t, abi.Resize(raw, 80, 264, 0xff))); a != abi.Answer(abi.Partial, abi.ReasonOther, uint32(n-1)) || !slices.Equal(ids, want) {
 			t.Errorf("deliver of larger entries: %#x with %v", a, ids)
 		}
 		mustPanic(t, "malformed batch frame", func() { deliver(write(t, abi.Resize(raw, 64, 192, 0xff))) })
 	}
-	if a := flush(); a != abi.Answer(abi.OK, 0) {
+	if a := flush(); a != abi.Answer(abi.OK, abi.ReasonOther, 0) {
 		t.Errorf("flush of a sink without one: %#x", a)
 	}
-	if a := closeSink(); a != abi.Answer(abi.OK, 0) {
+	if a := closeSink(); a != abi.Answer(abi.OK, abi.ReasonOther, 0) {
 		t.Errorf("close of a sink without one: %#x", a)
 	}
 	mustPanic(t, "malformed batch frame", func() { deliver(write(t, []byte("nonsense"))) })
@@ -122,10 +122,10 @@ func TestFlushAndClose(t *testing.T) {
 	var message string
 	t.Cleanup(UseHost(Host{Verdict: func(_ uint32, _ abi.Outcome, m string) { message = m }}))
 	use(t, &closer{})
-	if a := flush(); a != abi.Answer(abi.Retry, 1000) || message != "not yet" {
+	if a := flush(); a != abi.Answer(abi.Retry, abi.ReasonOther, 1000) || message != "not yet" {
 		t.Errorf("flush: %#x, %q", a, message)
 	}
-	if a := closeSink(); a != abi.Answer(abi.Busy, 1000) {
+	if a := closeSink(); a != abi.Answer(abi.Busy, abi.ReasonOther, 1000) {
 		t.Errorf("close: %#x", a)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/audit-host/audit-host/abi"
 )
@@ -12,19 +11,21 @@ import (
 // general is the advice where there is no better one.
 const general = "audit_deliver, and the message that came with its answer"
 
+// advice is what to change, by the rule that the host says was broken.
+var advice = map[string]string{
+	"R5":  "the number that goes with OK: all events of the batch, also those that were there before",
+	"R6":  "the number that goes with PARTIAL, and that each other event gets one verdict, RETRY or REJECT",
+	"R7":  "the 64 bits that are returned: reason << 48 | outcome << 32 | argument, with an outcome of the table; and audit_reserve: an address behind which the bytes that were asked for are, or 0 if they can't be had",
+	"R27": "the upper 16 bits that are returned: they are 0 with OK and PARTIAL",
+}
+
 // misanswer is the breach of an answer that the host does not accept, or of one
-// that was not wanted. The host's text tells which rule it was.
+// that was not wanted.
 func misanswer(sent string, r abi.Result, wanted string) *Breach {
 	b := &Breach{Sent: sent, Got: answered(r), Wanted: wanted, Change: general}
 	switch {
-	case r.Outcome == abi.BadABI && strings.HasPrefix(r.Detail, "OK("):
-		b.Rule, b.Change = "R5", "the number that goes with OK: all events of the batch, also those that were there before"
-	case r.Outcome == abi.BadABI && (strings.Contains(r.Detail, "verdict") || strings.HasPrefix(r.Detail, "PARTIAL")):
-		b.Rule, b.Change = "R6", "the number that goes with PARTIAL, and that each other event gets one verdict, RETRY or REJECT"
-	case r.Outcome == abi.BadABI && strings.Contains(r.Detail, "inbox"):
-		b.Rule, b.Change = "R7", "audit_reserve: an address behind which the bytes that were asked for are, or 0 if they can't be had"
 	case r.Outcome == abi.BadABI:
-		b.Rule, b.Change = "R7", "the 64 bits that are returned: outcome << 32 | argument, with an outcome of the table"
+		b.Rule, b.Change = r.Rule, advice[r.Rule]
 	case r.Outcome == abi.Trap || r.Outcome == abi.Exit:
 		b.Rule, b.Change = "R25", "what it falls over; --log shows what the plugin logs, and its own tests can have the same batch"
 	case r.Outcome == abi.Fuel || r.Outcome == abi.Deadline:

@@ -145,7 +145,7 @@ func (f *File) Connect(ctx context.Context) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return cantOpen("open database %s: there is no such file; audit-host init makes one, or set create = true once", path)
 	case err != nil:
-		return cantOpen("open database: %v", err)
+		return cantOpen("open database: %w", err)
 	case !info.Mode().IsRegular():
 		return cantOpen("open database %s: not a regular file", path)
 	}
@@ -208,7 +208,7 @@ func (f *File) strangeLog(info os.FileInfo) error {
 	}
 	real, err := filepath.EvalSymlinks(f.Path)
 	if err != nil {
-		return cantOpen("open database: %v", err)
+		return cantOpen("open database: %w", err)
 	}
 	there, err := os.Stat(real + "-wal")
 	if err != nil || !os.SameFile(log, there) || there.Size() == 0 {
@@ -227,7 +227,8 @@ func logName(path string) string {
 }
 
 func cantOpen(format string, a ...any) error {
-	return &Error{Code: int(sqlite3.CANTOPEN), Text: fmt.Sprintf(format, a...)}
+	err := fmt.Errorf(format, a...)
+	return &Error{Code: unopened(int(sqlite3.CANTOPEN), err), Text: err.Error()}
 }
 
 // Stuck returns how many pages the log has, if it has twice as many as it is kept at

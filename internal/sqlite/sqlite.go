@@ -14,11 +14,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -101,7 +103,7 @@ func (e *Error) Error() string { return e.Text }
 func (e *Error) Fatal() bool {
 	switch e.Code & 0xff {
 	case 0, int(sqlite3.IOERR), int(sqlite3.CORRUPT), int(sqlite3.NOTADB), int(sqlite3.CANTOPEN), int(sqlite3.PROTOCOL),
-		int(sqlite3.INTERNAL), int(sqlite3.MISUSE), int(sqlite3.NOMEM), int(sqlite3.READONLY):
+		int(sqlite3.PERM), int(sqlite3.INTERNAL), int(sqlite3.MISUSE), int(sqlite3.NOMEM), int(sqlite3.READONLY):
 		return true
 	}
 	return false
@@ -123,7 +125,20 @@ func asError(err error) error {
 	if !errors.As(err, &code) {
 		return err
 	}
-	return &Error{Code: int(code), Text: strings.TrimPrefix(err.Error(), "sqlite3: ")}
+	return &Error{Code: unopened(int(code), err), Text: strings.TrimPrefix(err.Error(), "sqlite3: ")}
+}
+
+// unopened is a result code, and a more telling one where a file can't be opened
+// and the system said why: nobody has to read that in a text.
+func unopened(code int, err error) int {
+	switch {
+	case code&0xff != int(sqlite3.CANTOPEN):
+	case errors.Is(err, syscall.EROFS):
+		return int(sqlite3.READONLY)
+	case errors.Is(err, fs.ErrPermission):
+		return int(sqlite3.PERM)
+	}
+	return code
 }
 
 // beginning is that of a panic's text, which has a stack trace.

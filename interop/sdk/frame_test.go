@@ -77,7 +77,7 @@ func (b *bare) deliver(t *testing.T, frame []byte, said int) (uint64, error) {
 		}
 		return answer[0], nil
 	}
-	if a, err := send(abi.ExportOpen, []byte("{}"), 2); err != nil || a != abi.Answer(abi.OK, 0) {
+	if a, err := send(abi.ExportOpen, []byte("{}"), 2); err != nil || a != abi.Answer(abi.OK, abi.ReasonOther, 0) {
 		t.Fatalf("%s: %#x %v", abi.ExportOpen, a, err)
 	}
 	return send(abi.ExportDeliver, frame, said)
@@ -123,7 +123,7 @@ func TestMalformedFrames(t *testing.T) {
 				switch {
 				case wrong != nil && err == nil:
 					t.Errorf("%s = %#x: answered %#x, wanted a trap: %v", name, v, answer, wrong)
-				case wrong == nil && (err != nil || answer != abi.Answer(abi.OK, uint32(view.Len()))):
+				case wrong == nil && (err != nil || answer != abi.Answer(abi.OK, abi.ReasonOther, uint32(view.Len()))):
 					t.Errorf("%s = %#x is a frame: answered %#x, %v", name, v, answer, err)
 				}
 				if wrong != nil {

@@ -97,10 +97,10 @@ func (s *sink) connect() guest.Answer {
 		}
 	case id != chain.ApplicationID:
 		return guest.Busy(pauseBroken, "the database is no ledger: its application_id is "+strconv.FormatInt(id, 10)+
-			", that of a ledger is "+strconv.Itoa(chain.ApplicationID)+"; name another file in sink.grant.sql.database, audit-host init makes one")
+			", that of a ledger is "+strconv.Itoa(chain.ApplicationID)+"; name another file in sink.grant.sql.database, audit-host init makes one").Because(abi.ReasonFormat)
 	case version != chain.SchemaVersion:
 		return guest.Busy(pauseBroken, "the ledger has the format "+strconv.FormatInt(version, 10)+
-			", this plugin writes "+strconv.Itoa(chain.SchemaVersion)+"; use the audit-host that made it")
+			", this plugin writes "+strconv.Itoa(chain.SchemaVersion)+"; use the audit-host that made it").Because(abi.ReasonFormat)
 	}
 	return s.readHead(what)
 }
@@ -132,15 +132,17 @@ func (s *sink) readHead(what string) guest.Answer {
 	if why == "" {
 		why = s.head.missingIn(before)
 	}
+	reason := abi.ReasonWentBack
 	switch {
 	case nulls != 0:
+		reason = abi.ReasonSchema
 		why = "the ledger has rows without a sequence; nothing is appended until they are gone"
 	case why == "" && highest > now.sequence:
 		why = "the ledger ends at row " + number(now.sequence) + " and had " + number(highest) +
 			": rows are missing at its end; restore it, nothing is appended until then"
 	}
 	if why != "" {
-		return guest.Busy(pauseBroken, why)
+		return guest.Busy(pauseBroken, why).Because(reason)
 	}
 	s.head, s.known = now, true
 	return guest.OK(0)
@@ -160,7 +162,7 @@ func (s *sink) create() guest.Answer {
 		guest.Log(abi.LogInfo, "made an empty ledger")
 		return guest.OK(0)
 	case abi.SQLGuardFailed:
-		return guest.Busy(pauseLocked, "another writer is making the ledger")
+		return guest.Busy(pauseLocked, "another writer is making the ledger").Because(abi.ReasonLocked)
 	default:
 		return answerTo(classify(status, string(answer)), status, "make the ledger", string(answer))
 	}

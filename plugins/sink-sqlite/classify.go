@@ -19,7 +19,7 @@ const (
 	// sameID: the ledger, or the batch itself before, has an event's id.
 	sameID
 	// wait: the database is not to be had; it is unknown only after
-	// SQLBroken whether something was committed.
+	// SQLBroken and SQLDiskFailed whether something was committed.
 	wait
 	// never: no repetition will change it.
 	never
@@ -67,11 +67,11 @@ func classify(status abi.SQLStatus, text string) class {
 			return sameID
 		}
 		return never
-	case abi.SQLTimeout, abi.SQLBroken, abi.SQLReplaced, abi.SQLRefused:
-		return wait
-	}
-	if status > 0xffff {
+	case abi.SQLTooLarge:
 		return never
+	}
+	if status > 0xffff { // also one of a later host
+		return wait
 	}
 	switch status & 0xff {
 	case sqliteInternal, sqlitePerm, sqliteBusy, sqliteLocked, sqliteNoMem, sqliteReadOnly, sqliteInterrupt, sqliteIOErr,
@@ -86,7 +86,7 @@ var hints = map[abi.SQLStatus]string{
 	sqliteBusy:      "another process holds the ledger's lock",
 	sqliteLocked:    "the ledger is locked",
 	sqliteReadOnly:  "make the ledger and its folder writable",
-	sqlitePerm:      "make the ledger and its folder accessible",
+	sqlitePerm:      "make the ledger and its folder writable",
 	sqliteFull:      "free some space on its disk",
 	sqliteCorrupt:   "the file is damaged: check it with audit-host verify, restore a backup",
 	sqliteNotADB:    "the file is no SQLite database: name another in sink.grant.sql.database",
@@ -96,6 +96,22 @@ var hints = map[abi.SQLStatus]string{
 	abi.SQLReplaced: "the file is not the one that was opened",
 }
 
+// reasons are what the host is told of a status, by which it counts and tells; the
+// others are ReasonOther.
+var reasons = map[abi.SQLStatus]abi.Reason{
+	sqliteBusy:        abi.ReasonLocked,
+	sqliteLocked:      abi.ReasonLocked,
+	sqliteFull:        abi.ReasonFull,
+	sqliteIOErr:       abi.ReasonIO,
+	abi.SQLDiskFailed: abi.ReasonIO,
+	sqliteReadOnly:    abi.ReasonReadOnly,
+	sqlitePerm:        abi.ReasonNoAccess,
+	sqliteCantOpen:    abi.ReasonNoAccess,
+	sqliteCorrupt:     abi.ReasonCorrupt,
+	sqliteNotADB:      abi.ReasonFormat,
+	abi.SQLReplaced:   abi.ReasonReplaced,
+}
+
 // answerTo is what to answer when what could not be done.
 func answerTo(c class, status abi.SQLStatus, what, text string) guest.Answer {
 	code := status
@@ -103,18 +119,15 @@ func answerTo(c class, status abi.SQLStatus, what, text string) guest.Answer {
 		code &= 0xff
 	}
 	message := what + ": " + text + " (status " + strconv.FormatUint(uint64(status), 10) + ")"
-	hint := hints[code]
-	if code == sqliteCantOpen && (strings.Contains(text, "permission denied") || strings.Contains(text, "read-only")) {
-		hint = hints[sqliteReadOnly]
-	}
-	if hint != "" {
+	if hint := hints[code]; hint != "" {
 		message += "; " + hint
 	}
-	if c != wait {
-		return guest.Reject(message)
+	why := reasons[code]
+	switch {
+	case c != wait:
+		return guest.Reject(message).Because(abi.ReasonSchema)
+	case why == abi.ReasonLocked:
+		return guest.Busy(pauseLocked, message).Because(why)
 	}
-	if code == sqliteBusy || code == sqliteLocked {
-		return guest.Busy(pauseLocked, message)
-	}
-	return guest.Busy(pauseBroken, message)
+	return guest.Busy(pauseBroken, message).Because(why)
 }

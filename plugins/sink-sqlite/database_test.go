@@ -45,7 +45,7 @@ func TestT26_ErrorsAreClassifiedByTheirIndex(t *testing.T) {
 		{23, "", wait}, {abi.SQLTimeout, "", wait}, {abi.SQLBroken, "", wait}, {abi.SQLReplaced, "", wait}, {abi.SQLRefused, "", wait},
 		{1, "no such table: signed_events", never}, {1299, "NOT NULL constraint failed: signed_events.id", never},
 		{18, "string or blob too big", never}, {20, "datatype mismatch", never}, {3091, "cannot store TEXT value", never},
-		{abi.SQLTooLarge, "", never}, {0x1234567, "a status of a later host", never},
+		{abi.SQLTooLarge, "", never}, {abi.SQLDiskFailed, "", wait}, {0x1234567, "a status of a later host", wait},
 	} {
 		if got := classify(c.status, c.text); got != c.want {
 			t.Errorf("status %d %q is class %d, wanted %d", c.status, c.text, got, c.want)
@@ -56,7 +56,9 @@ func TestT26_ErrorsAreClassifiedByTheirIndex(t *testing.T) {
 // TestWhatWaitingMendsKeepsTheBatch fails each script in turn, and then lets
 // the same batch land.
 func TestWhatWaitingMendsKeepsTheBatch(t *testing.T) {
-	for _, status := range []abi.SQLStatus{5, 6, 13, 14, 10, 8, 11, 26, 3, abi.SQLBroken, abi.SQLReplaced, abi.SQLTimeout} {
+	for status, why := range map[abi.SQLStatus]abi.Reason{5: abi.ReasonLocked, 6: abi.ReasonLocked, 13: abi.ReasonFull, 14: abi.ReasonNoAccess,
+		10: abi.ReasonIO, 778: abi.ReasonIO, 8: abi.ReasonReadOnly, 11: abi.ReasonCorrupt, 26: abi.ReasonFormat, 3: abi.ReasonNoAccess,
+		abi.SQLBroken: abi.ReasonOther, abi.SQLReplaced: abi.ReasonReplaced, abi.SQLTimeout: abi.ReasonOther, abi.SQLDiskFailed: abi.ReasonIO} {
 		for failing := 1; failing <= 4; failing++ {
 			t.Run(fmt.Sprintf("status %d at script %d", status, failing), func(t *testing.T) {
 				n := newNative(t)
@@ -71,6 +73,9 @@ func TestWhatWaitingMendsKeepsTheBatch(t *testing.T) {
 				// Scripts: look at the database, its head, the ids, append.
 				a := n.deliver(batchOf(1, 1, events(1, 3)...))
 				want(t, a, abi.Busy)
+				if a.Reason != why {
+					t.Errorf("the reason is %s, wanted %s", a.Reason, why)
+				}
 				if a.Arg == 0 || !strings.Contains(a.Message, "as the test wants") {
 					t.Errorf("%s(%d) %q", a.Outcome, a.Arg, a.Message)
 				}

@@ -8,7 +8,8 @@
 //     the same type and payload it counts as stored; a timestamp that the host
 //     stamped (Minted) may differ. With other content it gets a REJECT.
 //   - Another writer's rows are no fault: the head of the chain is compared
-//     inside the transaction, and a lost race is tried again, six times in all.
+//     inside the transaction, and a lost race is tried again, six times in a row
+//     before it is BUSY.
 //   - What waiting can mend (a lock, a full disk, a missing or foreign file)
 //     is BUSY and never costs an event.
 //
@@ -36,8 +37,8 @@ func main() {}
 func init() { guest.Register(&sink{}) }
 
 const (
-	// maxAttempts is how often a batch is tried when other writers win; as
-	// the source system, one and five more.
+	// maxAttempts is how often a batch is tried when other writers win before the
+	// answer is BUSY; as the source system, one and five more.
 	maxAttempts = 6
 	// attemptsPerCall of them follow each other at once: the second begins
 	// with the head that the first was told, so it rarely loses too.
@@ -147,11 +148,11 @@ func (s *sink) stored(b abi.View, p *plan) guest.Answer {
 func (s *sink) lost(b abi.View, status abi.SQLStatus, answer []byte) (guest.Answer, bool) {
 	if status == abi.SQLGuardFailed {
 		if why := s.notKept(answer); why != "" {
-			return guest.Busy(pauseBroken, why), false
+			return guest.Busy(pauseBroken, why).Because(abi.ReasonSchema), false
 		}
 		now := readHead(answer)
 		if why := s.head.brokenBy(now); why != "" {
-			return guest.Busy(pauseBroken, why), false
+			return guest.Busy(pauseBroken, why).Because(abi.ReasonWentBack), false
 		}
 		if s.head.sequence > 0 {
 			// A longer chain is that of another writer only if it goes on from ours.
@@ -172,12 +173,13 @@ func (s *sink) lost(b abi.View, status abi.SQLStatus, answer []byte) (guest.Answ
 	n := strconv.Itoa(s.races)
 	if s.races >= maxAttempts {
 		s.races = 0
-		return guest.Reject("another writer took the next sequence number " + n + " times in a row; replay this batch when there is less traffic on the ledger"), false
+		return guest.Busy(pauseLocked, "another writer took the next sequence number "+n+" times in a row; it is tried again when there is less traffic on the ledger").
+			Because(abi.ReasonLocked), false
 	}
 	guest.Metric(abi.MetricRaces, 1)
 	guest.Log(abi.LogWarn, "another writer took the next sequence number, attempt "+n+" of "+strconv.Itoa(maxAttempts))
 	if s.races%attemptsPerCall != 0 {
 		return guest.Answer{}, true
 	}
-	return guest.Retry(pauseRace<<s.races>>attemptsPerCall, "another writer took the next sequence number"), false
+	return guest.Retry(pauseRace<<s.races>>attemptsPerCall, "another writer took the next sequence number").Because(abi.ReasonLocked), false
 }

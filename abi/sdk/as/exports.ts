@@ -15,7 +15,7 @@ const config = new Bytes();
 
 function finish(a: Answer): u64 {
   if (a.message.length > 0) verdict(abi.WHOLE_BATCH, a.outcome, a.message);
-  const packed = (<u64>a.outcome << 32) | a.argument;
+  const packed = (<u64>a.reason << 48) | (<u64>a.outcome << 32) | a.argument;
   // The minimal runtime collects only when it is told to, which is allowed while
   // nothing but this number is in use: what is to stay hangs on globals.
   __collect();

@@ -5,6 +5,9 @@ import { Bytes } from "./bytes";
 
 /** An outcome with its argument, and what is said about the batch. */
 export class Answer {
+  /** REASON_LOCKED or another. */
+  reason: u32 = abi.REASON_OTHER;
+
   constructor(public outcome: u32, public argument: u32, public message: string = "") {}
 
   /** All n events are stored. From open, flush and close: ok(0). */
@@ -35,6 +38,15 @@ export class Answer {
   /** The configuration is refused. From open only. */
   static badConfig(why: string): Answer {
     return new Answer(abi.OUTCOME_BAD_CONFIG, 0, why);
+  }
+
+  /**
+   * Adds REASON_LOCKED or another to an answer that says that something went wrong:
+   * metrics and readiness go by it, and the text is for people.
+   */
+  because(reason: u32): Answer {
+    this.reason = reason;
+    return this;
   }
 }
 

@@ -385,10 +385,11 @@ AUDIT_INLINE audit_bytes audit_next_bytes(audit_rows *r) {
 typedef struct {
     uint32_t outcome, argument;
     audit_bytes message;
+    uint32_t reason; /* one of AUDIT_REASON_... */
 } audit_answer;
 
 AUDIT_INLINE audit_answer audit_answer_of(uint32_t outcome, uint32_t argument, audit_bytes message) {
-    return (audit_answer){outcome, argument, message};
+    return (audit_answer){outcome, argument, message, AUDIT_REASON_OTHER};
 }
 
 /* All n events are stored. From open, flush and close: audit_ok(0). */
@@ -404,9 +405,16 @@ AUDIT_INLINE audit_answer audit_reject(audit_bytes why) { return audit_answer_of
 /* The configuration is refused. From open only. */
 AUDIT_INLINE audit_answer audit_bad_config(audit_bytes why) { return audit_answer_of(AUDIT_OUTCOME_BAD_CONFIG, 0, why); }
 
+/* Adds one of AUDIT_REASON_... to an answer that says that something went wrong:
+ * metrics and readiness go by it, and the text is for people. */
+AUDIT_INLINE audit_answer audit_because(audit_answer a, uint32_t reason) {
+    a.reason = reason;
+    return a;
+}
+
 AUDIT_INLINE uint64_t audit_finish(audit_answer a) {
     if (a.message.n) audit_verdict(AUDIT_WHOLE_BATCH, a.outcome, a.message);
-    return (uint64_t)a.outcome << 32 | a.argument;
+    return (uint64_t)a.reason << 48 | (uint64_t)a.outcome << 32 | a.argument;
 }
 
 #include "audit_host_frame.h"

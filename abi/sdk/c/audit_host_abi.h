@@ -7,13 +7,26 @@
 /* The major version of the ABI. */
 #define AUDIT_ABI_VERSION 1u
 
-/* Outcomes: the upper half of what audit_open, audit_deliver, audit_flush and audit_close answer. */
+/* Outcomes: bits 32 to 47 of what audit_open, audit_deliver, audit_flush and audit_close answer. */
 #define AUDIT_OUTCOME_OK 0u /* argument: events stored, all of the batch */
 #define AUDIT_OUTCOME_PARTIAL 1u /* argument: events stored, the others got a verdict */
 #define AUDIT_OUTCOME_RETRY 2u /* argument: pause in ms; nothing was stored */
 #define AUDIT_OUTCOME_REJECT 3u /* nothing was stored, and never will be */
 #define AUDIT_OUTCOME_BUSY 4u /* argument: pause in ms; what the sink writes to is not to be had */
 #define AUDIT_OUTCOME_BAD_CONFIG 5u /* from audit_open only */
+
+/* Reasons: bits 48 to 63 of the same answers, with RETRY, REJECT, BUSY and BAD_CONFIG. */
+#define AUDIT_REASON_OTHER 0u /* none of the others */
+#define AUDIT_REASON_LOCKED 1u /* another process holds the lock, or was faster */
+#define AUDIT_REASON_FULL 2u /* no space, a quota, a limit */
+#define AUDIT_REASON_IO 3u /* the disk fails */
+#define AUDIT_REASON_READ_ONLY 4u /* file, folder or file system */
+#define AUDIT_REASON_NO_ACCESS 5u /* it can't be opened */
+#define AUDIT_REASON_CORRUPT 6u /* what was read is damaged */
+#define AUDIT_REASON_FORMAT 7u /* it is something else, or of another version */
+#define AUDIT_REASON_REPLACED 8u /* another file has its name */
+#define AUDIT_REASON_WENT_BACK 9u /* it lacks what it had */
+#define AUDIT_REASON_SCHEMA 10u /* it does not take events as they are given */
 
 /* Values from here on are the host's. */
 #define AUDIT_FIRST_HOST_OUTCOME 256u
@@ -64,6 +77,7 @@
 #define AUDIT_SQL_REFUSED 0x10003u /* the grant does not allow it */
 #define AUDIT_SQL_BROKEN 0x10004u /* it is unknown whether it was committed */
 #define AUDIT_SQL_REPLACED 0x10005u /* the file was replaced; nothing was committed */
+#define AUDIT_SQL_DISK_FAILED 0x10006u /* the disk failed at the commit; it is unknown whether it was committed */
 
 /* Sizes in bytes of a step and a cell of sql. */
 #define AUDIT_SQL_STEP_SIZE 24u

@@ -29,7 +29,7 @@ func groups() []group {
 	}
 	return []group{
 		{title: "The major version of the ABI.", prefix: "ABI", list: []constant{{"Version", abi.Version, ""}}},
-		{title: "Outcomes: the upper half of what audit_open, audit_deliver, audit_flush and audit_close answer.", prefix: "Outcome", list: []constant{
+		{title: "Outcomes: bits 32 to 47 of what audit_open, audit_deliver, audit_flush and audit_close answer.", prefix: "Outcome", list: []constant{
 			{"OK", uint32(abi.OK), "argument: events stored, all of the batch"},
 			{"Partial", uint32(abi.Partial), "argument: events stored, the others got a verdict"},
 			{"Retry", uint32(abi.Retry), "argument: pause in ms; nothing was stored"},
@@ -37,6 +37,7 @@ func groups() []group {
 			{"Busy", uint32(abi.Busy), "argument: pause in ms; what the sink writes to is not to be had"},
 			{"BadConfig", uint32(abi.BadConfig), "from audit_open only"},
 		}},
+		{title: "Reasons: bits 48 to 63 of the same answers, with RETRY, REJECT, BUSY and BAD_CONFIG.", list: reasons()},
 		{title: "Values from here on are the host's.", list: []constant{{"FirstHostOutcome", uint32(abi.FirstHostOutcome), ""}}},
 		{title: "The index that stands for the batch in a verdict.", list: []constant{{"WholeBatch", abi.WholeBatch, ""}}},
 		{title: "Levels of log.", list: []constant{
@@ -72,6 +73,7 @@ func groups() []group {
 			{"SQLRefused", uint32(abi.SQLRefused), "the grant does not allow it"},
 			{"SQLBroken", uint32(abi.SQLBroken), "it is unknown whether it was committed"},
 			{"SQLReplaced", uint32(abi.SQLReplaced), "the file was replaced; nothing was committed"},
+			{"SQLDiskFailed", uint32(abi.SQLDiskFailed), "the disk failed at the commit; it is unknown whether it was committed"},
 		}},
 		{title: "Sizes in bytes of a step and a cell of sql.", list: []constant{{"SQLStepSize", abi.SQLStepSize, ""}, {"SQLCellSize", abi.SQLCellSize, ""}}},
 		{title: "The answer of http: size in bytes of its fixed part, and its flags.", list: []constant{
@@ -84,6 +86,22 @@ func groups() []group {
 			{"HashSize", abi.HashSize, ""}, {"SignatureSize", abi.SignatureSize, ""},
 		}},
 		{title: "The batch frame. Offsets in it count from its first byte and are unsigned.", list: layout},
+	}
+}
+
+func reasons() []constant {
+	return []constant{
+		{"ReasonOther", uint32(abi.ReasonOther), "none of the others"},
+		{"ReasonLocked", uint32(abi.ReasonLocked), "another process holds the lock, or was faster"},
+		{"ReasonFull", uint32(abi.ReasonFull), "no space, a quota, a limit"},
+		{"ReasonIO", uint32(abi.ReasonIO), "the disk fails"},
+		{"ReasonReadOnly", uint32(abi.ReasonReadOnly), "file, folder or file system"},
+		{"ReasonNoAccess", uint32(abi.ReasonNoAccess), "it can't be opened"},
+		{"ReasonCorrupt", uint32(abi.ReasonCorrupt), "what was read is damaged"},
+		{"ReasonFormat", uint32(abi.ReasonFormat), "it is something else, or of another version"},
+		{"ReasonReplaced", uint32(abi.ReasonReplaced), "another file has its name"},
+		{"ReasonWentBack", uint32(abi.ReasonWentBack), "it lacks what it had"},
+		{"ReasonSchema", uint32(abi.ReasonSchema), "it does not take events as they are given"},
 	}
 }
 

@@ -3,13 +3,26 @@
 // The major version of the ABI.
 pub const abi_version: u32 = 1;
 
-// Outcomes: the upper half of what audit_open, audit_deliver, audit_flush and audit_close answer.
+// Outcomes: bits 32 to 47 of what audit_open, audit_deliver, audit_flush and audit_close answer.
 pub const outcome_ok: u32 = 0; // argument: events stored, all of the batch
 pub const outcome_partial: u32 = 1; // argument: events stored, the others got a verdict
 pub const outcome_retry: u32 = 2; // argument: pause in ms; nothing was stored
 pub const outcome_reject: u32 = 3; // nothing was stored, and never will be
 pub const outcome_busy: u32 = 4; // argument: pause in ms; what the sink writes to is not to be had
 pub const outcome_bad_config: u32 = 5; // from audit_open only
+
+// Reasons: bits 48 to 63 of the same answers, with RETRY, REJECT, BUSY and BAD_CONFIG.
+pub const reason_other: u32 = 0; // none of the others
+pub const reason_locked: u32 = 1; // another process holds the lock, or was faster
+pub const reason_full: u32 = 2; // no space, a quota, a limit
+pub const reason_io: u32 = 3; // the disk fails
+pub const reason_read_only: u32 = 4; // file, folder or file system
+pub const reason_no_access: u32 = 5; // it can't be opened
+pub const reason_corrupt: u32 = 6; // what was read is damaged
+pub const reason_format: u32 = 7; // it is something else, or of another version
+pub const reason_replaced: u32 = 8; // another file has its name
+pub const reason_went_back: u32 = 9; // it lacks what it had
+pub const reason_schema: u32 = 10; // it does not take events as they are given
 
 // Values from here on are the host's.
 pub const first_host_outcome: u32 = 256;
@@ -60,6 +73,7 @@ pub const sql_timeout: u32 = 0x10002;
 pub const sql_refused: u32 = 0x10003; // the grant does not allow it
 pub const sql_broken: u32 = 0x10004; // it is unknown whether it was committed
 pub const sql_replaced: u32 = 0x10005; // the file was replaced; nothing was committed
+pub const sql_disk_failed: u32 = 0x10006; // the disk failed at the commit; it is unknown whether it was committed
 
 // Sizes in bytes of a step and a cell of sql.
 pub const sql_step_size: u32 = 24;

@@ -493,7 +493,21 @@ pub const Rows = struct {
 // Answers
 
 /// An outcome with its argument, and what is said about the batch.
-pub const Answer = struct { outcome: u32, argument: u32, message: []const u8 = "" };
+pub const Answer = struct {
+    outcome: u32,
+    argument: u32,
+    message: []const u8 = "",
+    /// abi.reason_locked or another.
+    reason: u32 = abi.reason_other,
+
+    /// Adds a reason to an answer that says that something went wrong: metrics and
+    /// readiness go by it, and the text is for people.
+    pub fn because(a: Answer, reason: u32) Answer {
+        var b = a;
+        b.reason = reason;
+        return b;
+    }
+};
 
 /// All n events are stored. From open, flush and close: ok(0).
 pub fn ok(n: u32) Answer {
@@ -522,7 +536,7 @@ pub fn badConfig(why: []const u8) Answer {
 
 fn finish(a: Answer) u64 {
     if (a.message.len > 0) verdict(abi.whole_batch, a.outcome, a.message);
-    return @as(u64, a.outcome) << 32 | a.argument;
+    return @as(u64, a.reason) << 48 | @as(u64, a.outcome) << 32 | a.argument;
 }
 
 // Exports

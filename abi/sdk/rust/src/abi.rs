@@ -4,13 +4,26 @@
 // The major version of the ABI.
 pub const ABI_VERSION: u32 = 1;
 
-// Outcomes: the upper half of what audit_open, audit_deliver, audit_flush and audit_close answer.
+// Outcomes: bits 32 to 47 of what audit_open, audit_deliver, audit_flush and audit_close answer.
 pub const OUTCOME_OK: u32 = 0; // argument: events stored, all of the batch
 pub const OUTCOME_PARTIAL: u32 = 1; // argument: events stored, the others got a verdict
 pub const OUTCOME_RETRY: u32 = 2; // argument: pause in ms; nothing was stored
 pub const OUTCOME_REJECT: u32 = 3; // nothing was stored, and never will be
 pub const OUTCOME_BUSY: u32 = 4; // argument: pause in ms; what the sink writes to is not to be had
 pub const OUTCOME_BAD_CONFIG: u32 = 5; // from audit_open only
+
+// Reasons: bits 48 to 63 of the same answers, with RETRY, REJECT, BUSY and BAD_CONFIG.
+pub const REASON_OTHER: u32 = 0; // none of the others
+pub const REASON_LOCKED: u32 = 1; // another process holds the lock, or was faster
+pub const REASON_FULL: u32 = 2; // no space, a quota, a limit
+pub const REASON_IO: u32 = 3; // the disk fails
+pub const REASON_READ_ONLY: u32 = 4; // file, folder or file system
+pub const REASON_NO_ACCESS: u32 = 5; // it can't be opened
+pub const REASON_CORRUPT: u32 = 6; // what was read is damaged
+pub const REASON_FORMAT: u32 = 7; // it is something else, or of another version
+pub const REASON_REPLACED: u32 = 8; // another file has its name
+pub const REASON_WENT_BACK: u32 = 9; // it lacks what it had
+pub const REASON_SCHEMA: u32 = 10; // it does not take events as they are given
 
 // Values from here on are the host's.
 pub const FIRST_HOST_OUTCOME: u32 = 256;
@@ -61,6 +74,7 @@ pub const SQL_TIMEOUT: u32 = 0x10002;
 pub const SQL_REFUSED: u32 = 0x10003; // the grant does not allow it
 pub const SQL_BROKEN: u32 = 0x10004; // it is unknown whether it was committed
 pub const SQL_REPLACED: u32 = 0x10005; // the file was replaced; nothing was committed
+pub const SQL_DISK_FAILED: u32 = 0x10006; // the disk failed at the commit; it is unknown whether it was committed
 
 // Sizes in bytes of a step and a cell of sql.
 pub const SQL_STEP_SIZE: u32 = 24;

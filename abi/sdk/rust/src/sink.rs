@@ -35,6 +35,7 @@ pub trait Sink: Sized {
 pub struct Answer {
     outcome: u32,
     argument: u32,
+    reason: u32,
 }
 
 impl Answer {
@@ -42,7 +43,7 @@ impl Answer {
         if !why.is_empty() {
             host::verdict(WHOLE_BATCH, outcome, why);
         }
-        Answer { outcome, argument }
+        Answer { outcome, argument, reason: REASON_OTHER }
     }
 
     /// All `n` events are stored.
@@ -75,8 +76,14 @@ impl Answer {
         Answer::new(OUTCOME_BAD_CONFIG, 0, why)
     }
 
+    /// Adds `REASON_LOCKED` or another to an answer that says that something went
+    /// wrong: metrics and readiness go by it, and the text is for people.
+    pub fn because(self, reason: u32) -> Answer {
+        Answer { reason, ..self }
+    }
+
     fn pack(self) -> u64 {
-        (self.outcome as u64) << 32 | self.argument as u64
+        (self.reason as u64) << 48 | (self.outcome as u64) << 32 | self.argument as u64
     }
 }
 

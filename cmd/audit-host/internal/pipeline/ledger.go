@@ -8,9 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -174,7 +171,7 @@ func (k *keeper) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
 		if err := k.remember(ctx); errors.As(err, &back) {
 			k.doubt = true
 			k.failed(FaultWentBack, err.Error())
-			return abi.Result{Outcome: abi.Busy, RetryAfter: headEvery, Detail: err.Error()}
+			return abi.Result{Outcome: abi.Busy, Reason: abi.ReasonWentBack, RetryAfter: headEvery, Detail: err.Error()}
 		}
 	}
 	r := k.Sink.Deliver(ctx, b)
@@ -268,60 +265,22 @@ func (k *keeper) works() {
 	}
 }
 
-// statusIn finds the status of the sql capability in what sink-sqlite says.
-var statusIn = regexp.MustCompile(`\(status (\d+)\)`)
-
-// faultOf sorts what the sink answered. A REJECT is about events and not about
-// the ledger, but a ledger whose table was changed says so of each.
-func faultOf(r abi.Result) Fault {
-	status := 0
-	if m := statusIn.FindStringSubmatch(r.Detail); m != nil {
-		status, _ = strconv.Atoi(m[1])
-	}
-	switch {
-	case r.Outcome == abi.Reject && !strings.Contains(r.Detail, "another writer"):
-		return FaultSchema
-	case abi.SQLStatus(status) == abi.SQLReplaced:
-		return FaultReplaced
-	case status&0xff == 14 && strings.Contains(r.Detail, "read-only file system"):
-		return FaultReadOnly
-	case status > 0xffff && strings.Contains(r.Detail, "disk I/O error"):
-		return FaultIO
-	case status > 0xffff:
-		return FaultOther
-	case status > 0:
-		return faultOfCode(status & 0xff)
-	}
-	for text, f := range map[string]Fault{
-		"is no ledger": FaultFormat, "has the format": FaultFormat, "rows were removed": FaultWentBack, "another row_hash": FaultWentBack,
-		"rows are missing at its end": FaultWentBack, "did not keep": FaultSchema, "lacks the index": FaultSchema, "another writer": FaultLocked,
-	} {
-		if strings.Contains(r.Detail, text) {
-			return f
-		}
-	}
-	return FaultOther
+// faults are the faults by the reason that the sink gave; 0, and what a later plugin
+// says, is FaultOther.
+var faults = [...]Fault{
+	abi.ReasonOther: FaultOther, abi.ReasonLocked: FaultLocked, abi.ReasonFull: FaultFull, abi.ReasonIO: FaultIO, abi.ReasonReadOnly: FaultReadOnly,
+	abi.ReasonNoAccess: FaultAccess, abi.ReasonCorrupt: FaultCorrupt, abi.ReasonFormat: FaultFormat, abi.ReasonReplaced: FaultReplaced,
+	abi.ReasonWentBack: FaultWentBack, abi.ReasonSchema: FaultSchema,
 }
 
-// faultOfCode sorts a primary result code of SQLite.
-func faultOfCode(code int) Fault {
-	switch code {
-	case 5, 6:
-		return FaultLocked
-	case 13:
-		return FaultFull
-	case 10:
-		return FaultIO
-	case 8:
-		return FaultReadOnly
-	case 3, 14:
-		return FaultAccess
-	case 11:
-		return FaultCorrupt
-	case 26:
-		return FaultFormat
+// faultOf sorts what the sink answered, by its numbers alone. A REJECT is about
+// events and not about the ledger, but a ledger whose table was changed says so of
+// each.
+func faultOf(r abi.Result) Fault {
+	if r.Outcome == abi.Reject && r.Reason == abi.ReasonOther {
+		return FaultSchema
 	}
-	return FaultOther
+	return faults[r.Reason.Known()]
 }
 
 // checkLedger looks at the ledger before anything is accepted: a path with a
