@@ -173,3 +173,13 @@ func TestSizeOfADatabase(t *testing.T) {
 		}
 	}
 }
+
+// An empty array is the same as none where none is the default: what is written reads
+// as it was, and a reload has nothing to exchange.
+func TestEmptyArrayIsTheDefault(t *testing.T) {
+	sink := grantSink + "[sink.grant.http]\nhosts = [{ host = \"a.example\", methods = [\"POST\"] }]\n"
+	without, with := parse(t, sink), parse(t, sink+"allow_private = []\n")
+	if !reflect.DeepEqual(without, with) || !reflect.DeepEqual(without, parse(t, string(without.TOML()))) {
+		t.Errorf("%+v is not %+v", without.Sinks[0].Grant.HTTP, with.Sinks[0].Grant.HTTP)
+	}
+}

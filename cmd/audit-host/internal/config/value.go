@@ -171,7 +171,7 @@ func level(into *slog.Level, def slog.Level) value {
 func texts(into *[]string, accept check, needed string, def ...string) value {
 	return of(into, def, "array of texts", func(f found) ([]string, bool) {
 		values, ok := as[[]any](f, "an array of texts")
-		texts := []string{}
+		texts := def[:0:0] // nil if that is the default
 		for i, v := range values {
 			item := found{f.t, f.key, f.at.item(i), v}
 			text, isText := v.(string)
