@@ -180,7 +180,8 @@ func TestRowsSayAllAboutAKey(t *testing.T) {
 	}
 }
 
-// TestHowSinksAreFollowed: what a reload follows beside the plugin is what it can.
+// TestHowSinksAreFollowed: a reload follows these keys beside the plugin, and the help of
+// audit-host reload names them.
 func TestHowSinksAreFollowed(t *testing.T) {
 	follows := map[string]follow{}
 	for _, r := range new(Sink).rows() {

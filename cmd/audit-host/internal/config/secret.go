@@ -77,11 +77,8 @@ func readToken(path string) (Token, error) {
 		return "", fmt.Errorf("the first line of %s has %d characters, at least %d are needed", path, len(token), minToken)
 	case len(token) > maxToken:
 		return "", fmt.Errorf("the first line of %s has more than %d characters", path, maxToken)
-	}
-	for i := range len(token) {
-		if token[i] <= ' ' || token[i] > '~' {
-			return "", fmt.Errorf("the first line of %s has a character that a bearer token can't: only visible ASCII without spaces is sent", path)
-		}
+	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", fmt.Errorf("the first line of %s has a character that a bearer token can't: only visible ASCII without spaces is sent", path)
 	}
 	return Token(token), nil
 }

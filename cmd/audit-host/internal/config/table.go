@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -136,9 +137,7 @@ func describe(v any) string {
 	switch v := v.(type) {
 	case string:
 		return fmt.Sprintf("the text %q", brief(v))
-	case int64:
-		return fmt.Sprintf("the number %d", v)
-	case float64:
+	case int64, float64:
 		return fmt.Sprintf("the number %v", v)
 	case bool:
 		return fmt.Sprint(v)
@@ -165,10 +164,4 @@ func clip(s string, most int) string {
 }
 
 // list writes the words of an enumeration.
-func list(words []string) string {
-	quoted := make([]string, len(words))
-	for i, word := range words {
-		quoted[i] = fmt.Sprintf("%q", word)
-	}
-	return strings.Join(quoted, ", ")
-}
+func list(words []string) string { return all(words, strconv.Quote) }
