@@ -45,6 +45,7 @@ const (
 	ImportKVGet   = "kv_get"
 	ImportKVSet   = "kv_set"
 	ImportKVDel   = "kv_delete"
+	ImportPlaces  = "places"
 )
 
 // Capabilities that a manifest may ask for and a grant gives. The names are
@@ -127,6 +128,7 @@ func Imports() []Signature {
 		{Name: ImportLog, Params: []ValueType{I32, I32, I32}},
 		{Name: ImportMetric, Params: []ValueType{I32, I64}},
 		{Name: ImportSHA256, Params: []ValueType{I32, I32, I32}},
+		{Name: ImportPlaces, Params: []ValueType{I32, I32}},
 		{Name: ImportSQL, Params: []ValueType{I32, I32, I32, I32, I32}, Results: []ValueType{I64}, Capability: CapabilitySQL},
 		{Name: ImportAppend, Params: []ValueType{I32, I32}, Results: []ValueType{I64}, Capability: CapabilityAppend},
 		{Name: ImportHTTP, Params: []ValueType{I32, I32, I32, I32, I32, I32}, Results: []ValueType{I64}, Capability: CapabilityHTTP},

@@ -1,7 +1,7 @@
 package abi
 
-// Place is a named number of the frame's layout, for SDKs in other languages.
-type Place struct {
+// Number is a named number of the frame's layout, for SDKs in other languages.
+type Number struct {
 	Name string
 	// Value is an offset in bytes from the start of the header or entry, but for
 	// the frame's magic, its sizes and its flags.
@@ -11,8 +11,8 @@ type Place struct {
 
 // Layout lists the numbers by which [Batch.Encode] writes a frame and [Parse]
 // reads one.
-func Layout() []Place {
-	return []Place{
+func Layout() []Number {
+	return []Number{
 		{"FrameMagic", frameMagic, `"AHB1"`},
 		{"HeaderSize", headerSize, "least bytes of the header"},
 		{"EntrySize", entrySize, "least bytes of the index for each event"},

@@ -90,6 +90,10 @@ type Result struct {
 	// Reason is why, as a number; ReasonOther if the guest did not say, and for
 	// outcomes of the host's.
 	Reason Reason
+	// Places has one entry per event of the batch, when Outcome is OK or Partial and
+	// the sink says where it keeps events; else it is nil. That of an event whose
+	// place is not known is zero. Valid until the sink's next call.
+	Places []Place
 	// RetryAfter is the guest's wish, for Retry and Busy.
 	RetryAfter time.Duration
 	// Rule is the rule of the ABI that the guest broke, such as R5; for BadABI.

@@ -123,6 +123,13 @@ func (s *Sink) withGrants(ctx context.Context, b *abi.Batch, deliver func(*abi.B
 // spread turns the result of a part of a batch, the events at these indices,
 // into that of the batch. The others are stored.
 func spread(r abi.Result, at []int, events int) abi.Result {
+	if r.Places != nil {
+		all := make([]abi.Place, events)
+		for k, i := range at {
+			all[i] = r.Places[k]
+		}
+		r.Places = all
+	}
 	switch r.Outcome {
 	case abi.Partial:
 		all := make([]abi.Verdict, events)

@@ -147,7 +147,7 @@ func (s *Sink) deliver(ctx context.Context, b *abi.Batch) abi.Result {
 		}
 		return i.call(ctx, i.deliver, uint64(n))
 	})
-	r = s.judge(r, len(b.Events))
+	r = s.judge(r, len(b.Events), func(i int) string { return b.Events[i].ID })
 	s.ended(r.Outcome)
 	s.trace.keep(s.inst != nil, func() []byte { return frameOf(b) })
 	return r
@@ -249,8 +249,9 @@ func (s *Sink) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// judge checks the arithmetic of an answer to audit_deliver.
-func (s *Sink) judge(r abi.Result, events int) abi.Result {
+// judge checks the arithmetic of an answer to audit_deliver. id tells the id of an
+// event of the batch, and is nil where nobody knows.
+func (s *Sink) judge(r abi.Result, events int, id func(i int) string) abi.Result {
 	if r.Outcome.HostMade() {
 		return r
 	}
@@ -272,6 +273,16 @@ func (s *Sink) judge(r abi.Result, events int) abi.Result {
 	case r.Outcome == abi.OK && uint64(c.arg) != uint64(events):
 		return s.broken("R5", fmt.Sprintf("OK(%d) for %d events", c.arg, events))
 	}
+	if !c.placed {
+		return r
+	}
+	if r.Outcome != abi.OK && r.Outcome != abi.Partial {
+		return s.broken("R28", fmt.Sprintf("%s with places; places go with OK and PARTIAL", r.Outcome))
+	}
+	if why := misplaced(c.places, &r, id); why != "" {
+		return s.broken("R28", why)
+	}
+	r.Places = c.places
 	return r
 }
 

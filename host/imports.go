@@ -36,6 +36,8 @@ type call struct {
 	verdicts  []abi.Verdict
 	given     int // verdicts that are not OK
 	reasonLen int // bytes of their reasons
+	places    []abi.Place
+	placed    bool // places were told
 	message   string
 	violation string // what the guest did against rule
 	rule      string
@@ -50,7 +52,7 @@ type call struct {
 }
 
 func (c *call) begin(events int) {
-	*c = call{events: events, verdicts: c.verdicts[:0], breaches: c.breaches[:0]}
+	*c = call{events: events, verdicts: c.verdicts[:0], places: c.places[:0], breaches: c.breaches[:0]}
 }
 
 // violate notes the first breach of a rule.
@@ -128,7 +130,7 @@ func text(mod api.Module, ptr, n, limit uint64) string {
 func (s *Sink) exportAudit(ctx context.Context) error {
 	b := s.runtime.NewHostModuleBuilder(abi.ImportModule)
 	functions := map[string]func(context.Context, api.Module, []uint64){
-		abi.ImportVerdict: s.verdict, abi.ImportLog: s.log, abi.ImportMetric: s.metric,
+		abi.ImportVerdict: s.verdict, abi.ImportLog: s.log, abi.ImportMetric: s.metric, abi.ImportPlaces: s.places,
 		abi.ImportSHA256: hashSHA256, abi.ImportSQL: s.runSQL, abi.ImportNow: now, abi.ImportRandom: random,
 		abi.ImportAppend: s.appendRecord, abi.ImportHTTP: s.httpRequest,
 		abi.ImportKVGet: s.kvGet, abi.ImportKVSet: s.kvSet, abi.ImportKVDel: s.kvDelete,

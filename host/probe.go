@@ -258,7 +258,7 @@ func (b Bench) Frame(ctx context.Context, n, events int, fill func(dst []byte)) 
 			}
 			return i.call(ctx, i.deliver, uint64(n))
 		})
-		r = s.judge(r, events)
+		r = s.judge(r, events, nil)
 		s.ended(r.Outcome)
 		s.trace.keep(false, nil)
 		r = s.settle(ctx, r, nil)

@@ -149,7 +149,7 @@ func (s *Sink) redeliver(ctx context.Context, frame []byte) abi.Result {
 			return 0, err
 		}
 		return i.call(ctx, i.deliver, uint64(len(frame)))
-	}), v.Len())
+	}), v.Len(), func(i int) string { return string(v.At(i).ID()) })
 }
 
 // player answers for the host functions whose answers come from outside.

@@ -15,6 +15,13 @@ func Verdict(index uint32, code abi.Outcome, message string) {
 	hostVerdict(index, uint32(code), message)
 }
 
+// Places says where the sink keeps the events of the batch, one place for each in
+// their order, once in a Deliver that answers OK or Partial. It is for a sink that
+// keeps them in an order, as a ledger does, on disk; package abi has the rules.
+func Places(list []abi.Place) {
+	hostPlaces(unsafe.Pointer(unsafe.SliceData(list)), uint32(len(list)))
+}
+
 // Log writes a line to the host's log, at a level of package abi. Of the
 // message abi.MaxLogText bytes are kept, and of the lines of one call the
 // first hundred.

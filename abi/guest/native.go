@@ -15,8 +15,10 @@ import (
 // alone it exists. A function that is nil stops the test that needs it.
 type Host struct {
 	Verdict func(index uint32, code abi.Outcome, message string)
-	Log     func(level uint32, message string)
-	Metric  func(id uint32, n uint64)
+	// Places gets a list that is valid until it returns.
+	Places func(list []abi.Place)
+	Log    func(level uint32, message string)
+	Metric func(id uint32, n uint64)
 	// SQL runs a script and returns the status and the answer, which is cut
 	// to size bytes.
 	SQL    func(mode uint32, steps []Step, size int) (abi.SQLStatus, []byte)
@@ -62,6 +64,13 @@ func hostVerdict(index, code uint32, message string) {
 		noHost("verdict")
 	}
 	standIn.Verdict(index, abi.Outcome(code), message)
+}
+
+func hostPlaces(list unsafe.Pointer, n uint32) {
+	if standIn.Places == nil {
+		noHost("places")
+	}
+	standIn.Places(unsafe.Slice((*abi.Place)(list), n))
 }
 
 func hostLog(level uint32, message string) {

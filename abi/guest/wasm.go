@@ -41,6 +41,9 @@ func exportClose() uint64 { return closeSink() }
 //go:wasmimport audit verdict
 func hostVerdict(index, code uint32, message string)
 
+//go:wasmimport audit places
+func hostPlaces(list unsafe.Pointer, n uint32)
+
 //go:wasmimport audit log
 func hostLog(level uint32, message string)
 

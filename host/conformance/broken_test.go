@@ -109,6 +109,8 @@ func TestBrokenInOneWay(t *testing.T) {
 		{"claims", false, "twice R8, duplicates R8, lost-answer R8, killed R8, stopped R8, errors R8"},
 		{"rejects", false, "errors R22"},
 		{"traps-on-status", false, "errors R11"},
+		{"misplaces", false, "one R28"},
+		{"places-anew", false, "twice R28, duplicates R28, lost-answer R28"},
 		{"quadratic", false, "fuel R23"},
 		{"asks-for-chance", false, "replay R24"},
 		{"silent", false, "one R5"},

@@ -24,6 +24,7 @@ type world struct {
 	dir   string
 	sink  *host.Sink
 	bench host.Bench
+	told  map[string]abi.Place // by the sink, of the events by their id
 }
 
 const (
@@ -169,8 +170,34 @@ func (w *world) close(ctx context.Context) {
 func (w *world) deliver(ctx context.Context, b *abi.Batch) abi.Result {
 	w.begin()
 	r := w.sink.Deliver(ctx, b)
+	if why := w.displaced(b, r); why != "" {
+		r = abi.Result{Outcome: abi.BadABI, Rule: "R28", Detail: why}
+	}
 	w.ended(r.Outcome == abi.OK || r.Outcome == abi.Partial)
 	return r
+}
+
+// displaced compares the places that came with an answer with those that came before:
+// what an idempotent sink has at one place it has nowhere else, and not stored now.
+func (w *world) displaced(b *abi.Batch, r abi.Result) string {
+	for i := range r.Places {
+		p, id := r.Places[i], b.Events[i].ID
+		if p.Sequence == 0 || !w.k.manifest.Idempotent {
+			continue
+		}
+		old, known := w.told[id]
+		switch {
+		case known && (old.Sequence != p.Sequence || old.RowHash != p.RowHash):
+			return fmt.Sprintf("event %d of the batch was at sequence %d, and is at %d now", i, old.Sequence, p.Sequence)
+		case known && p.StoredNow():
+			return fmt.Sprintf("event %d of the batch was at sequence %d before, and is told to be stored now", i, old.Sequence)
+		}
+		if w.told == nil {
+			w.told = map[string]abi.Place{}
+		}
+		w.told[id] = p
+	}
+	return ""
 }
 
 // fresh throws the instance away, so that the next batch meets another.

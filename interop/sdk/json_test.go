@@ -66,7 +66,7 @@ func TestAnyConfiguration(t *testing.T) {
 				t.Fatalf("%q: %v", text, err)
 			}
 			ok, fair := accepts(text)
-			outcome, _ := abi.SplitAnswer(answer[0])
+			outcome, _, _ := abi.SplitAnswer(answer[0])
 			if outcome != abi.OK && outcome != abi.BadConfig || fair && ok != (outcome == abi.OK) {
 				t.Errorf("%q: %v, wanted it taken: %v", text, outcome, ok)
 			}

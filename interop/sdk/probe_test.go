@@ -171,6 +171,18 @@ func TestEverything(t *testing.T) {
 		if r.Outcome != abi.Partial || r.Races != 3 || len(r.Verdicts) != 3 || r.Verdicts[1] != (abi.Verdict{Code: abi.Reject, Reason: "not “this” one"}) {
 			t.Fatalf("%+v", r)
 		}
+		for i, want := range []abi.Place{
+			{Sequence: 10, Flags: abi.PlaceStoredNow, RowHash: b.Events[0].Digest}, {}, {Sequence: 12, RowHash: b.Events[2].Digest},
+		} {
+			if len(r.Places) != 3 || r.Places[i] != want {
+				t.Errorf("place %d of %d: %+v, wanted %+v", i, len(r.Places), r.Places, want)
+			}
+		}
+		again := probed()
+		again.Attempt = 98
+		if r := s.Deliver(t.Context(), again); r.Outcome != abi.Busy || r.Reason != abi.ReasonLocked || r.RetryAfter != 7*time.Millisecond || r.Detail != "locked" {
+			t.Errorf("%+v", r)
+		}
 		if err := s.Close(t.Context()); err != nil {
 			t.Error(err)
 		}

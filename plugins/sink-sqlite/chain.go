@@ -59,6 +59,10 @@ const (
 	insertSQL   = "INSERT INTO " + chain.Table + " (" + chain.Columns + ") VALUES"
 	positionSQL = "INSERT INTO queue_positions (queue, position) VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET position = max(position, excluded.position)"
 	contentSQL  = "SELECT count(*) FROM sqlite_schema"
+	// plainSQL tells whether the database has the three objects of a ledger, as
+	// they were made, and nothing else that could change or hide a row.
+	plainSQL   = "SELECT count(*) = 3 AND total(sql IN (?, ?, ?)) = 3 FROM sqlite_schema WHERE sql IS NOT NULL AND name <> 'sqlite_sequence'"
+	versionSQL = "PRAGMA schema_version"
 )
 
 // readHead reads the row of headSQL, or none, from an answer.
@@ -107,6 +111,11 @@ func (s *sink) connect() guest.Answer {
 
 func (s *sink) readHead(what string) guest.Answer {
 	s.script.Reset()
+	s.script.Step(abi.SQLQuery, versionSQL, 0, 0)
+	s.script.Step(abi.SQLQuery, plainSQL, 3, 1)
+	for _, statement := range chain.Schema[:3] {
+		s.script.Text([]byte(statement))
+	}
 	s.script.Step(abi.SQLQuery, gapsSQL, 0, 0)
 	s.script.Step(abi.SQLQuery, headSQL, 0, 0)
 	s.script.Step(abi.SQLQuery, rowSQL, 1, 1)
@@ -117,10 +126,14 @@ func (s *sink) readHead(what string) guest.Answer {
 	}
 	r := guest.NewRows(answer)
 	r.Next()
+	s.version = r.Int()
+	r.Next()
+	s.plain = r.Int() == 1
+	r.Next()
 	nulls, highest := r.Int(), uint64(r.Int())
 	var now, before head
 	for step, _, ok := r.Next(); ok; step, _, ok = r.Next() {
-		if step == 1 {
+		if step == 3 { // of headSQL
 			now.sequence = uint64(r.Int())
 			copy(now.hash[:], r.Bytes())
 			continue
@@ -199,7 +212,8 @@ func (s *sink) notKept(answer []byte) string {
 }
 
 // append runs the one transaction of a batch: the head is what it was; insert
-// all events but those that the plan leaves out; remember the queue's position.
+// all events but those that the plan leaves out; remember the queue's position; read
+// the version of the schema.
 //
 // The guard and the inserts are one IMMEDIATE transaction, so no other writer
 // comes between them: what is inserted is chained to the true head, or nothing
@@ -229,6 +243,7 @@ func (s *sink) append(b abi.View, p *plan) (abi.SQLStatus, []byte) {
 		sc.Blob(b.Queue())
 		sc.Int(int64(at))
 	}
+	sc.Step(abi.SQLQuery, versionSQL, 0, 0)
 	return sc.Run(abi.SQLWrite, s.answer[:])
 }
 
@@ -248,7 +263,7 @@ func (s *sink) rows(b abi.View, p *plan, n int) {
 		signature, level, keyID := e.Signature(), e.AttestLevel(), e.KeyID()
 		s.row = chain.AppendRowPreimage(s.row[:0], prev, sequence, e.Digest(), signature, level, keyID)
 		guest.SHA256((*[chain.HashSize]byte)(hash), s.row)
-		// In the order of ledger.Columns.
+		// In the order of chain.Columns.
 		sc.Text(e.ID())
 		sc.Text(e.AgentID())
 		sc.Text(e.EventType())

@@ -92,16 +92,16 @@ func TestWhatWaitingMendsKeepsTheBatch(t *testing.T) {
 func TestCommittedButBroken(t *testing.T) {
 	n := newNative(t)
 	want(t, n.deliver(batchOf(1, 1, events(1, 3)...)), abi.OK)
-	guest.UseHost(guest.Host{SQL: func(mode uint32, steps []guest.Step, size int) (abi.SQLStatus, []byte) {
+	guest.UseHost(n.host(func(mode uint32, steps []guest.Step, size int) (abi.SQLStatus, []byte) {
 		status, answer := n.run(mode, steps, size)
 		if status == abi.SQLDone && mode == abi.SQLWrite {
 			return abi.SQLBroken, []byte("the engine trapped")
 		}
 		return status, answer
-	}})
+	}))
 	a := n.deliver(batchOf(2, 1, events(4, 6)...))
 	want(t, a, abi.Busy)
-	guest.UseHost(guest.Host{SQL: n.run})
+	guest.UseHost(n.host(n.run))
 	want(t, n.deliver(batchOf(2, 2, events(4, 6)...)), abi.OK)
 	want(t, n.deliver(batchOf(3, 1, events(7, 7)...)), abi.OK)
 	verified(t, n.db, 7)

@@ -7,6 +7,9 @@
 //   - An event whose id is in the ledger already is not inserted again. With
 //     the same type and payload it counts as stored; a timestamp that the host
 //     stamped (Minted) may differ. With other content it gets a REJECT.
+//   - It tells the place of each event that it counts as stored: its sequence and row
+//     hash, and whether it was inserted by this batch or there before; unless the
+//     database holds more than a ledger.
 //   - Another writer's rows are no fault: the head of the chain is compared
 //     inside the transaction, and a lost race is tried again, six times in a row
 //     before it is BUSY.
@@ -23,6 +26,7 @@
 package main
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,6 +62,10 @@ type sink struct {
 	head head
 	// known tells that head is what the ledger had after the last batch.
 	known bool
+	// version is that of the schema which was looked at; plain tells that it was a
+	// ledger's and nothing else.
+	version int64
+	plain   bool
 	// begun tells that a batch was stored. Until then the next one may have
 	// been stored by an instance before this one.
 	begun bool
@@ -72,6 +80,8 @@ type sink struct {
 	kept [chain.HashSize]byte
 	// hashes are the row hashes of the batch, row the text of one.
 	hashes, row []byte
+	// places are those of the batch.
+	places []abi.Place
 }
 
 // Open takes an empty object.
@@ -109,7 +119,7 @@ func (s *sink) Deliver(b abi.View) guest.Answer {
 		status, answer := s.append(b, &p)
 		switch c := classify(status, string(answer)); {
 		case c == done:
-			return s.stored(b, &p)
+			return s.stored(b, &p, answer)
 		case c == lostRace:
 			if a, again := s.lost(b, status, answer); !again {
 				return s.failed(a)
@@ -131,7 +141,14 @@ func (s *sink) failed(a guest.Answer) guest.Answer {
 }
 
 // stored ends a batch that is committed.
-func (s *sink) stored(b abi.View, p *plan) guest.Answer {
+func (s *sink) stored(b abi.View, p *plan, answer []byte) guest.Answer {
+	r := guest.NewRows(answer)
+	r.Next()
+	if same := r.Int() == s.version; !same {
+		s.known = false // look at the schema before the next batch
+	} else if s.plain {
+		s.tell(b, p)
+	}
 	s.head = s.next(b.Len() - p.left)
 	s.begun = true
 	if len(p.conflicts) == 0 {
@@ -141,6 +158,31 @@ func (s *sink) stored(b abi.View, p *plan) guest.Answer {
 		guest.Verdict(uint32(c.event), abi.Reject, c.reason)
 	}
 	return guest.Partial(b.Len() - len(p.conflicts))
+}
+
+// tell says where the events of the batch are: those that it has inserted behind the
+// head that was, the others where they were. The transaction is committed, and with
+// it synced is all that it could see. It is not for a ledger that has a trigger, say,
+// which may have changed a row since: whoever wants to know looks into that himself.
+func (s *sink) tell(b abi.View, p *plan) {
+	s.places = slices.Grow(s.places[:0], b.Len())[:b.Len()]
+	sequence, hashes := s.head.sequence, s.hashes
+	for i := range s.places {
+		at := &s.places[i]
+		*at = abi.Place{}
+		switch {
+		case !p.leaves(i):
+			sequence++
+			at.Sequence, at.Flags = sequence, abi.PlaceStoredNow
+			hashes = hashes[copy(at.RowHash[:], hashes):]
+		case p.twin[i] > 0:
+			*at = s.places[p.twin[i]-1]
+			at.Flags = 0
+		default: // zero for a conflict
+			*at = p.found[i]
+		}
+	}
+	guest.Places(s.places)
 }
 
 // lost counts a lost race and takes over the head that won it. It returns

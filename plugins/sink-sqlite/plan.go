@@ -15,6 +15,10 @@ type plan struct {
 	skip      []bool // nil: none
 	left      int    // how many are skipped
 	conflicts []conflict
+	// Of a skipped event that is no conflict: its place if the ledger has it, and
+	// else the event of this batch, counted from 1, that is the same.
+	found []abi.Place
+	twin  []int
 }
 
 // conflict is an event whose id belongs to another.
@@ -46,14 +50,15 @@ type content struct {
 	where     string
 	eventType string
 	hash      string
-	event     int // in this batch, or -1: in the ledger
+	event     int       // in this batch, or -1: in the ledger
+	place     abi.Place // in the ledger
 }
 
 // lookupSize is how many ids one query looks up: the capability's bound on
 // columns is 128, and an answer of so many rows fits into sink.answer.
 const lookupSize = 100
 
-var lookupSQL = "SELECT id, event_type, payload_hash, sequence FROM signed_events WHERE id IN (?" + strings.Repeat(",?", lookupSize-1) + ")"
+var lookupSQL = "SELECT id, event_type, payload_hash, sequence, row_hash FROM signed_events WHERE id IN (?" + strings.Repeat(",?", lookupSize-1) + ")"
 
 // sameButTimeSQL compares a payload with the stored one but for its timestamp,
 // which is the last member.
@@ -62,7 +67,7 @@ const sameButTimeSQL = `SELECT payload = ? || timestamp || '"}' FROM signed_even
 // plan looks up which events of a batch are stored, and finds those that are
 // in it twice. The answer is OK when the plan holds.
 func (s *sink) plan(b abi.View) (plan, guest.Answer) {
-	p := plan{skip: make([]bool, b.Len())}
+	p := plan{skip: make([]bool, b.Len()), found: make([]abi.Place, b.Len()), twin: make([]int, b.Len())}
 	seen := make(map[string]content, b.Len())
 	for from := 0; from < b.Len(); from += lookupSize {
 		if a := s.lookup(b, from, seen); a.Outcome != abi.OK {
@@ -83,8 +88,13 @@ func (s *sink) plan(b abi.View) (plan, guest.Answer) {
 		}
 		p.skip[i] = true
 		p.left++
-		if !same {
+		switch {
+		case !same:
 			p.conflicts = append(p.conflicts, conflict{i, old.conflict(e)})
+		case old.event < 0:
+			p.found[i] = old.place
+		default:
+			p.twin[i] = old.event + 1
 		}
 	}
 	return p, guest.OK(0)
@@ -113,7 +123,9 @@ func (s *sink) lookup(b abi.View, from int, seen map[string]content) guest.Answe
 		}
 		id := string(r.Bytes())
 		c := content{eventType: string(r.Bytes()), hash: string(r.Bytes()), event: -1}
-		c.where = "row " + number(uint64(r.Int())) + " of the ledger"
+		c.place.Sequence = uint64(r.Int())
+		copy(c.place.RowHash[:], r.Bytes())
+		c.where = "row " + number(c.place.Sequence) + " of the ledger"
 		seen[id] = c
 	}
 }

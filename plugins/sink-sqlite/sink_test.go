@@ -72,6 +72,45 @@ func TestOneScriptPerBatch(t *testing.T) {
 	verified(t, n.db, 105)
 }
 
+// TestPlaces: each event is told where it is, and whether it was there before.
+func TestPlaces(t *testing.T) {
+	n := newNative(t)
+	deliver := func(o abi.Outcome, stored string, b *abi.Batch) {
+		t.Helper()
+		want(t, n.deliver(b), o)
+		if got := now(n.places); got != stored {
+			t.Errorf("stored now: %s, wanted %s", got, stored)
+		}
+	}
+	deliver(abi.OK, "+++", batchOf(1, 1, events(1, 3)...))
+	deliver(abi.OK, "---", batchOf(2, 1, events(1, 3)...))
+	deliver(abi.OK, "-+-+-", batchOf(3, 1, event(2, "id-000002"), event(4, "new"), event(5, "new"), event(6, "newer"), event(1, "id-000001")))
+	deliver(abi.Partial, "+---", batchOf(4, 1, event(7, "seven"), eventAt(8, "id-000001", "2026-01-01T00:00:00+00:00", "R999"), event(8, "id-000003"), event(9, "seven")))
+	deliver(abi.OK, "+", batchOf(5, 1, event(10, "ten")))
+	// A fresh instance, which knows nothing.
+	n.sink = &sink{}
+	deliver(abi.OK, "-+", batchOf(5, 2, event(10, "ten"), event(11, "eleven")))
+	verified(t, n.db, 8)
+	// What is in the database beside the ledger, or in its place, may change rows: then
+	// nothing is told, and it is again when that is gone.
+	n.foreign = true
+	for i, sql := range []string{
+		"CREATE TRIGGER x AFTER INSERT ON signed_events BEGIN UPDATE signed_events SET payload = '{}' WHERE sequence = new.sequence; END",
+		"CREATE INDEX other ON signed_events(agent_id)", "CREATE TABLE x (y)", "ANALYZE",
+	} {
+		must(t, n.db, sql)
+		for k := range 2 { // the first notices that the schema is another, the next knows it
+			deliver(abi.OK, "", batchOf(uint64(10*i+k+6), 1, event(0, fmt.Sprint("foreign ", i, k))))
+		}
+		must(t, n.db, "DROP TRIGGER IF EXISTS x; DROP INDEX IF EXISTS other; DROP TABLE IF EXISTS x; DROP TABLE IF EXISTS sqlite_stat1")
+		if sql == "ANALYZE" {
+			must(t, n.db, "DROP TABLE IF EXISTS sqlite_stat4")
+		}
+		deliver(abi.OK, "", batchOf(uint64(10*i+8), 1, event(0, fmt.Sprint("mended ", i))))
+		deliver(abi.OK, "+", batchOf(uint64(10*i+9), 1, event(0, fmt.Sprint("plain ", i))))
+	}
+}
+
 // TestB15_LostRaces has another writer win before each of the first k scripts
 // that write.
 func TestB15_LostRaces(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,6 +76,8 @@ type native struct {
 
 	scripts  int
 	verdicts map[uint32]string
+	places   []abi.Place
+	foreign  bool // the database has more than a ledger's: it need not tell places
 	races    uint64
 	logs     []string
 }
@@ -82,33 +85,87 @@ type native struct {
 func newNative(t *testing.T) *native {
 	n := &native{t: t, sink: &sink{}, path: filepath.Join(t.TempDir(), "ledger.db")}
 	n.db = openDB(t, n.path)
-	t.Cleanup(guest.UseHost(guest.Host{
+	t.Cleanup(guest.UseHost(n.host(n.run)))
+	return n
+}
+
+// host is what the plugin calls.
+func (n *native) host(sql func(mode uint32, steps []guest.Step, size int) (abi.SQLStatus, []byte)) guest.Host {
+	return guest.Host{
 		Verdict: func(i uint32, code abi.Outcome, text string) {
 			if i != abi.WholeBatch {
 				if code != abi.Reject {
-					t.Errorf("verdict %s for event %d", code, i)
+					n.t.Errorf("verdict %s for event %d", code, i)
 				}
 				n.verdicts[i] = text
 			}
 		},
+		Places: func(list []abi.Place) { n.places = slices.Clone(list) },
 		Log:    func(_ uint32, text string) { n.logs = append(n.logs, text) },
 		Metric: func(id uint32, v uint64) { n.races += v },
-		SQL:    n.run,
-	}))
-	return n
+		SQL:    sql,
+	}
 }
 
 func (n *native) deliver(b *abi.Batch) guest.Answer {
 	n.t.Helper()
 	v := plugintest.View(n.t, b)
-	n.verdicts = map[uint32]string{}
+	n.verdicts, n.places = map[uint32]string{}, nil
 	a := n.sink.Deliver(v)
+	n.placed(b, a)
 	if a.Outcome == abi.OK && (int(a.Arg) != len(b.Events) || len(n.verdicts) != 0) ||
 		a.Outcome == abi.Partial && int(a.Arg)+len(n.verdicts) != len(b.Events) ||
 		a.Outcome != abi.Partial && len(n.verdicts) != 0 {
 		n.t.Fatalf("%s(%d) with verdicts %v for %d events", a.Outcome, a.Arg, n.verdicts, len(b.Events))
 	}
 	return a
+}
+
+// placed compares the places that were told with the rows of the ledger.
+func (n *native) placed(b *abi.Batch, a guest.Answer) {
+	n.t.Helper()
+	if a.Outcome != abi.OK && a.Outcome != abi.Partial {
+		if n.places != nil {
+			n.t.Errorf("%s with places", a.Outcome)
+		}
+		return
+	}
+	if n.foreign && n.places == nil {
+		return
+	}
+	if len(n.places) != len(b.Events) {
+		n.t.Fatalf("%d places for %d events", len(n.places), len(b.Events))
+	}
+	s, _, err := n.db.Prepare("SELECT sequence, row_hash FROM signed_events WHERE id = ?")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer s.Close()
+	for i := range b.Events {
+		var want abi.Place
+		if _, refused := n.verdicts[uint32(i)]; !refused {
+			if err := errors.Join(s.BindText(1, b.Events[i].ID)); err != nil || !s.Step() {
+				n.t.Fatalf("no row of %s: %v", b.Events[i].ID, err)
+			}
+			want.Sequence = uint64(s.ColumnInt64(0))
+			copy(want.RowHash[:], s.ColumnRawBlob(1))
+			if err := s.Reset(); err != nil {
+				n.t.Fatal(err)
+			}
+		}
+		if got := n.places[i]; got.Sequence != want.Sequence || got.RowHash != want.RowHash {
+			n.t.Errorf("event %d is told to be at %d %x, and is at %d %x", i, got.Sequence, got.RowHash[:4], want.Sequence, want.RowHash[:4])
+		}
+	}
+}
+
+// now is the string of a list: which events were stored by this delivery.
+func now(list []abi.Place) string {
+	var b strings.Builder
+	for i := range list {
+		b.WriteByte("-+"[list[i].Flags])
+	}
+	return b.String()
 }
 
 // want fails the test if an answer has another outcome.

@@ -30,6 +30,13 @@ export const FIRST_HOST_OUTCOME: u32 = 256;
 // The index that stands for the batch in a verdict.
 export const WHOLE_BATCH: u32 = 0xffffffff;
 
+// A place of places: its size and where its parts lie, in bytes, and its flag.
+export const PLACE_SIZE: u32 = 48;
+export const PLACE_SEQUENCE: u32 = 0; // u64, from 1; 0: it was not stored
+export const PLACE_FLAGS: u32 = 8; // u32
+export const PLACE_ROW_HASH: u32 = 16; // 32 bytes
+export const PLACE_STORED_NOW: u32 = 1; // this delivery has stored it
+
 // Levels of log.
 export const LOG_DEBUG: u32 = 0;
 export const LOG_INFO: u32 = 1;
@@ -139,6 +146,9 @@ export declare function import_metric(p0: u32, p1: u64): void;
 // @ts-ignore: decorator
 @external("audit", "sha256")
 export declare function import_sha256(p0: u32, p1: u32, p2: u32): void;
+// @ts-ignore: decorator
+@external("audit", "places")
+export declare function import_places(p0: u32, p1: u32): void;
 // @ts-ignore: decorator
 @external("audit", "sql")
 export declare function import_sql(p0: u32, p1: u32, p2: u32, p3: u32, p4: u32): u64; // capability sql

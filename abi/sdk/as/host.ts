@@ -30,6 +30,37 @@ export function verdict(index: u32, outcome: u32, why: string): void {
   abi.import_verdict(index, outcome, <u32>b.ptr, b.length);
 }
 
+/**
+ * Where a sink that keeps events in an order, as a ledger does, has those of a
+ * batch: one place for each event, in their order.
+ */
+export class Places {
+  private list: Buffer = new Buffer();
+
+  clear(): void {
+    this.list.clear();
+  }
+
+  /** Adds that of an event: its sequence, from 1, and the hash of its row, 32 bytes, which covers those before it. */
+  add(sequence: u64, rowHash: Bytes, storedNow: bool): void {
+    if (rowHash.length != abi.HASH_SIZE) throw new RangeError("a row hash has 32 bytes");
+    this.list.putU64(sequence);
+    this.list.putU32(storedNow ? abi.PLACE_STORED_NOW : 0);
+    this.list.putU32(0);
+    this.list.put(rowHash);
+  }
+
+  /** Adds that of an event that was not stored. */
+  none(): void {
+    for (let i: u32 = 0; i < abi.PLACE_SIZE; i += 8) this.list.putU64(0);
+  }
+
+  /** Tells the host, once in a deliver that answers Answer.ok or Answer.partial. */
+  tell(): void {
+    abi.import_places(<u32>this.list.ptr, this.list.length / abi.PLACE_SIZE);
+  }
+}
+
 /** Writes a line to the host's log, at LOG_INFO or another level. */
 export function log(level: u32, text: string): void {
   const b = encode(text);

@@ -22,7 +22,7 @@
 export * from "./abi";
 export { Buffer, Bytes } from "./bytes";
 export { Batch, Event } from "./frame";
-export { append, http, HttpAnswer, kvDelete, kvGet, kvSet, log, metric, now, random, sha256, verdict } from "./host";
+export { append, http, HttpAnswer, kvDelete, kvGet, kvSet, log, metric, now, Places, random, sha256, verdict } from "./host";
 export { Members, text } from "./json";
 export { Answer, register, Sink } from "./sink";
 export { Rows, Script } from "./sql";

@@ -184,6 +184,24 @@ AUDIT_INLINE void audit_verdict(uint32_t index, uint32_t outcome, audit_bytes te
     audit_import_verdict(index, outcome, audit_address(text.p), text.n);
 }
 
+/* audit_place is where a sink that keeps events in an order, as a ledger does, has
+ * one. Zeroed, it is that of an event that was not stored. */
+typedef struct {
+    uint64_t sequence; /* from 1 */
+    uint32_t flags;    /* AUDIT_PLACE_STORED_NOW, or 0 for an event that was there before */
+    uint32_t zero;
+    uint8_t row_hash[AUDIT_HASH_SIZE]; /* covers the row and those before it */
+} audit_place;
+
+_Static_assert(sizeof(audit_place) == AUDIT_PLACE_SIZE && offsetof(audit_place, flags) == AUDIT_PLACE_FLAGS &&
+                   offsetof(audit_place, row_hash) == AUDIT_PLACE_ROW_HASH,
+               "a place is not the ABI's");
+
+/* audit_places says where the sink keeps the events of the batch on disk, one place
+ * for each in their order, once in a deliver that answers audit_ok or
+ * audit_partial. */
+AUDIT_INLINE void audit_places(const audit_place *list, uint32_t n) { audit_import_places(audit_address(list), n); }
+
 /* audit_log writes a line to the host's log, at one of AUDIT_LOG_... */
 AUDIT_INLINE void audit_log(uint32_t level, audit_bytes text) {
     audit_import_log(level, audit_address(text.p), text.n);

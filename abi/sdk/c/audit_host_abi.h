@@ -34,6 +34,13 @@
 /* The index that stands for the batch in a verdict. */
 #define AUDIT_WHOLE_BATCH 0xffffffffu
 
+/* A place of places: its size and where its parts lie, in bytes, and its flag. */
+#define AUDIT_PLACE_SIZE 48u
+#define AUDIT_PLACE_SEQUENCE 0u /* u64, from 1; 0: it was not stored */
+#define AUDIT_PLACE_FLAGS 8u /* u32 */
+#define AUDIT_PLACE_ROW_HASH 16u /* 32 bytes */
+#define AUDIT_PLACE_STORED_NOW 1u /* this delivery has stored it */
+
 /* Levels of log. */
 #define AUDIT_LOG_DEBUG 0u
 #define AUDIT_LOG_INFO 1u
@@ -136,6 +143,7 @@ AUDIT_IMPORT("verdict") void audit_import_verdict(uint32_t, uint32_t, uint32_t, 
 AUDIT_IMPORT("log") void audit_import_log(uint32_t, uint32_t, uint32_t);
 AUDIT_IMPORT("metric") void audit_import_metric(uint32_t, uint64_t);
 AUDIT_IMPORT("sha256") void audit_import_sha256(uint32_t, uint32_t, uint32_t);
+AUDIT_IMPORT("places") void audit_import_places(uint32_t, uint32_t);
 AUDIT_IMPORT("sql") uint64_t audit_import_sql(uint32_t, uint32_t, uint32_t, uint32_t, uint32_t); /* capability sql */
 AUDIT_IMPORT("append") uint64_t audit_import_append(uint32_t, uint32_t); /* capability append */
 AUDIT_IMPORT("http") uint64_t audit_import_http(uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t); /* capability http */

@@ -40,6 +40,11 @@ func groups() []group {
 		{title: "Reasons: bits 48 to 63 of the same answers, with RETRY, REJECT, BUSY and BAD_CONFIG.", list: reasons()},
 		{title: "Values from here on are the host's.", list: []constant{{"FirstHostOutcome", uint32(abi.FirstHostOutcome), ""}}},
 		{title: "The index that stands for the batch in a verdict.", list: []constant{{"WholeBatch", abi.WholeBatch, ""}}},
+		{title: "A place of places: its size and where its parts lie, in bytes, and its flag.", list: []constant{
+			{"PlaceSize", abi.PlaceSize, ""}, {"PlaceSequence", abi.PlaceSequence, "u64, from 1; 0: it was not stored"},
+			{"PlaceFlags", abi.PlaceFlags, "u32"}, {"PlaceRowHash", abi.PlaceRowHash, "32 bytes"},
+			{"PlaceStoredNow", abi.PlaceStoredNow, "this delivery has stored it"},
+		}},
 		{title: "Levels of log.", list: []constant{
 			{"LogDebug", abi.LogDebug, ""}, {"LogInfo", abi.LogInfo, ""}, {"LogWarn", abi.LogWarn, ""}, {"LogError", abi.LogError, ""},
 		}},

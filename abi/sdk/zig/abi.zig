@@ -30,6 +30,13 @@ pub const first_host_outcome: u32 = 256;
 // The index that stands for the batch in a verdict.
 pub const whole_batch: u32 = 0xffffffff;
 
+// A place of places: its size and where its parts lie, in bytes, and its flag.
+pub const place_size: u32 = 48;
+pub const place_sequence: u32 = 0; // u64, from 1; 0: it was not stored
+pub const place_flags: u32 = 8; // u32
+pub const place_row_hash: u32 = 16; // 32 bytes
+pub const place_stored_now: u32 = 1; // this delivery has stored it
+
 // Levels of log.
 pub const log_debug: u32 = 0;
 pub const log_info: u32 = 1;
@@ -132,6 +139,7 @@ pub const import = struct {
     pub extern "audit" fn log(p0: u32, p1: u32, p2: u32) void;
     pub extern "audit" fn metric(p0: u32, p1: u64) void;
     pub extern "audit" fn sha256(p0: u32, p1: u32, p2: u32) void;
+    pub extern "audit" fn places(p0: u32, p1: u32) void;
     pub extern "audit" fn sql(p0: u32, p1: u32, p2: u32, p3: u32, p4: u32) u64; // capability sql
     pub extern "audit" fn append(p0: u32, p1: u32) u64; // capability append
     pub extern "audit" fn http(p0: u32, p1: u32, p2: u32, p3: u32, p4: u32, p5: u32) u64; // capability http

@@ -274,6 +274,28 @@ pub fn verdict(index: u32, outcome: u32, why: []const u8) void {
     abi.import.verdict(index, outcome, address(why.ptr), @intCast(why.len));
 }
 
+/// Where a sink that keeps events in an order, as a ledger does, has one. The default
+/// is that of an event that was not stored.
+pub const Place = extern struct {
+    /// From 1.
+    sequence: u64 = 0,
+    /// abi.place_stored_now, or 0 for an event that was there before.
+    flags: u32 = 0,
+    zero: u32 = 0,
+    /// Covers the row and those before it.
+    row_hash: [abi.hash_size]u8 = [_]u8{0} ** abi.hash_size,
+};
+
+comptime {
+    if (@sizeOf(Place) != abi.place_size) @compileError("a place is not the ABI's");
+}
+
+/// Says where the sink keeps the events of the batch on disk, one place for each in
+/// their order, once in a deliver that answers ok or partial.
+pub fn places(list: []const Place) void {
+    abi.import.places(address(list.ptr), @intCast(list.len));
+}
+
 /// Writes a line to the host's log, at abi.log_info or another level.
 pub fn log(level: u32, text: []const u8) void {
     abi.import.log(level, address(text.ptr), @intCast(text.len));

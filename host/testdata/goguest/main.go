@@ -73,6 +73,26 @@ func (s *sink) Deliver(batch abi.View) guest.Answer {
 			n[i], _ = strconv.Atoi(word)
 		}
 		return guest.Answer{Outcome: abi.Outcome(n[0]), Reason: abi.Reason(n[1]), Arg: uint32(n[2]), Message: "in other words"}
+	case strings.HasPrefix(do, "places "): // outcome; then for each entry its sequence, flags and first byte of the hash
+		words := strings.Fields(do)[1:]
+		number := func(s string) uint64 { n, _ := strconv.ParseUint(s, 10, 64); return n }
+		var list []abi.Place
+		for i := 1; i+2 < len(words); i += 3 {
+			p := abi.Place{Sequence: number(words[i]), Flags: uint32(number(words[i+1]))}
+			p.RowHash[0] = byte(number(words[i+2]))
+			list = append(list, p)
+		}
+		for range 1 + strings.Count(do, "twice") {
+			guest.Places(list)
+		}
+		switch words[0] {
+		case "ok":
+			return guest.OK(batch.Len())
+		case "partial": // all but the second
+			guest.Verdict(1, abi.Reject, "this one")
+			return guest.Partial(batch.Len() - 1)
+		}
+		return guest.Busy(0, "")
 	case strings.Contains(do, "verdicts"):
 		for i := range batch.Len() {
 			if i%3 == 0 {

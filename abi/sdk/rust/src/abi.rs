@@ -31,6 +31,13 @@ pub const FIRST_HOST_OUTCOME: u32 = 256;
 // The index that stands for the batch in a verdict.
 pub const WHOLE_BATCH: u32 = 0xffffffff;
 
+// A place of places: its size and where its parts lie, in bytes, and its flag.
+pub const PLACE_SIZE: u32 = 48;
+pub const PLACE_SEQUENCE: u32 = 0; // u64, from 1; 0: it was not stored
+pub const PLACE_FLAGS: u32 = 8; // u32
+pub const PLACE_ROW_HASH: u32 = 16; // 32 bytes
+pub const PLACE_STORED_NOW: u32 = 1; // this delivery has stored it
+
 // Levels of log.
 pub const LOG_DEBUG: u32 = 0;
 pub const LOG_INFO: u32 = 1;
@@ -138,6 +145,8 @@ extern "C" {
     pub fn import_metric(p0: u32, p1: u64);
     #[link_name = "sha256"]
     pub fn import_sha256(p0: u32, p1: u32, p2: u32);
+    #[link_name = "places"]
+    pub fn import_places(p0: u32, p1: u32);
     #[link_name = "sql"]
     pub fn import_sql(p0: u32, p1: u32, p2: u32, p3: u32, p4: u32) -> u64; // capability sql
     #[link_name = "append"]

@@ -23,6 +23,37 @@ pub fn verdict(index: u32, outcome: u32, why: &str) {
     unsafe { import_verdict(index, outcome, p, n) }
 }
 
+/// Where a sink that keeps events in an order, as a ledger does, has one. `NONE` is
+/// that of an event that was not stored.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Place {
+    /// From 1.
+    pub sequence: u64,
+    /// `PLACE_STORED_NOW`, or 0 for an event that was there before.
+    pub flags: u32,
+    zero: u32,
+    /// Covers the row and those before it.
+    pub row_hash: [u8; HASH_SIZE as usize],
+}
+
+const _: () = assert!(core::mem::size_of::<Place>() == PLACE_SIZE as usize);
+
+impl Place {
+    pub const NONE: Place = Place { sequence: 0, flags: 0, zero: 0, row_hash: [0; HASH_SIZE as usize] };
+
+    pub fn new(sequence: u64, row_hash: [u8; HASH_SIZE as usize], stored_now: bool) -> Place {
+        Place { sequence, flags: if stored_now { PLACE_STORED_NOW } else { 0 }, zero: 0, row_hash }
+    }
+}
+
+/// Says where the sink keeps the events of the batch on disk, one place for each in
+/// their order, once in a `deliver` that answers `Answer::ok` or `Answer::partial`.
+pub fn places(list: &[Place]) {
+    // SAFETY: the host reads list.
+    unsafe { import_places(list.as_ptr() as u32, list.len() as u32) }
+}
+
 /// Writes a line to the host's log, at `LOG_INFO` or another level.
 pub fn log(level: u32, text: &str) {
     let (p, n) = address(text.as_bytes());

@@ -45,7 +45,7 @@ func TestAnswersAreBounded(t *testing.T) {
 func TestAnswersAreCounted(t *testing.T) {
 	r := newRig(t, queue.MemoryOptions{}, nil)
 	var held int64
-	r.Server.o.Lookup = func(context.Context, string, [32]byte) (Landed, bool, error) {
+	r.Server.o.Lookup = func(context.Context, queue.Seq, string, [32]byte) (Landed, bool, error) {
 		held = r.buffered.Load()
 		return Landed{Sequence: 1}, true, nil
 	}

@@ -110,10 +110,10 @@ type Options struct {
 	Routes []Route
 	// Record tells whether events with this decision are recorded.
 	Record func(decision string) bool
-	// Lookup tells where the event with this id and the SHA-256 of its payload
-	// stands; false if nowhere. The hash tells it from another one that was sent
-	// under the same id.
-	Lookup func(ctx context.Context, id string, payload [sha256.Size]byte) (Landed, bool, error)
+	// Lookup tells where the event at a position of the queue (0 if that is not
+	// known), with this id and the SHA-256 of its payload, stands; false if nowhere.
+	// The hash tells it from another one that was sent under the same id.
+	Lookup func(ctx context.Context, at queue.Seq, id string, payload [sha256.Size]byte) (Landed, bool, error)
 	// DeadLetters stores elements of formats with [event.KeepBad] that no event could be
 	// made of, some at a time. When it returns nil they are durable. The same text can
 	// come again, when a client repeats a request.

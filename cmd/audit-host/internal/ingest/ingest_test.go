@@ -52,7 +52,7 @@ func newRig(t testing.TB, m queue.MemoryOptions, change func(*Options)) *rig {
 		Routes:       []Route{{event.Formats[0], r, parseTest}, {event.Formats[1], r, parseTest}},
 		Record:       func(d string) bool { return d == "refuse" },
 		DurableLevel: queue.Committed,
-		Lookup: func(_ context.Context, id string, payload [32]byte) (Landed, bool, error) {
+		Lookup: func(_ context.Context, _ queue.Seq, id string, payload [32]byte) (Landed, bool, error) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.asked = append(r.asked, payload)

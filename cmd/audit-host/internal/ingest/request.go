@@ -197,7 +197,7 @@ func (s *Server) acknowledge(ctx context.Context, rt *Route, asked ack, receipts
 		if rt.Format.Receipts {
 			res := &a.Events[rc.index]
 			if err == nil && asked == ackLedger {
-				err = s.find(ctx, a, res, rc.payload)
+				err = s.find(ctx, a, res, rc)
 			} else if err == nil {
 				res.Status = event.StatusDurable
 			}
@@ -233,10 +233,11 @@ func wait(ctx context.Context, receipts []receipt, level queue.Level, f func(rc 
 }
 
 // find fills in where a committed event stands.
-func (s *Server) find(ctx context.Context, a *event.Report, res *event.Result, payload [sha256.Size]byte) error {
+func (s *Server) find(ctx context.Context, a *event.Report, res *event.Result, rc *receipt) error {
 	// Committed without being found is durable all the same.
 	res.Status = event.StatusDurable
-	at, ok, err := s.o.Lookup(ctx, res.ID, payload)
+	position, _ := rc.Seq()
+	at, ok, err := s.o.Lookup(ctx, position, res.ID, rc.payload)
 	switch {
 	case err != nil:
 		return fmt.Errorf("committed, but look up row: %w", err)

@@ -235,7 +235,9 @@ func TestEventsLookupFails(t *testing.T) {
 		want string
 	}{{errors.New("disk on fire"), "disk on fire"}, {nil, "neither in the ledger"}} {
 		r := newRig(t, queue.MemoryOptions{}, func(o *Options) {
-			o.Lookup = func(context.Context, string, [32]byte) (Landed, bool, error) { return Landed{}, false, c.err }
+			o.Lookup = func(context.Context, queue.Seq, string, [32]byte) (Landed, bool, error) {
+				return Landed{}, false, c.err
+			}
 		})
 		r.commitAll()
 		a := r.post(503, "/v1/events?ack=ledger", one("a"))

@@ -76,6 +76,7 @@ type LedgerState struct {
 type keeper struct {
 	queue.Sink
 	path, file string // of the ledger, of the remembered head
+	places     *places
 	log        *slog.Logger
 	stop       context.CancelFunc
 	done       chan struct{}
@@ -92,9 +93,11 @@ type keeper struct {
 }
 
 // keep begins to look after a ledger whose head is that of the last run, or now.
-func keep(sink queue.Sink, path, file string, head Head, log *slog.Logger) *keeper {
+// What the sink says of places goes to those of places.
+func keep(sink queue.Sink, path, file string, head Head, places *places, log *slog.Logger) *keeper {
 	ctx, stop := context.WithCancel(context.Background())
-	k := &keeper{Sink: sink, path: path, file: file, log: log, stop: stop, done: make(chan struct{}), recent: make(chan struct{}, 1), doubt: true}
+	k := &keeper{Sink: sink, path: path, file: file, places: places, log: log, stop: stop,
+		done: make(chan struct{}), recent: make(chan struct{}, 1), doubt: true}
 	k.state.Head = head
 	go k.run(ctx) // joined by Close
 	return k
@@ -143,8 +146,10 @@ func (k *keeper) remember(ctx context.Context) error {
 	}
 	unsaved := ""
 	var format *ledger.FormatError
+	changed := errors.As(err, &format) && format.Changed
+	k.places.hold(changed)
 	switch {
-	case errors.As(err, &format) && format.Changed:
+	case changed:
 		now, unsaved = was, err.Error() // nothing that it says is believed
 	case err != nil:
 		return err
@@ -179,6 +184,7 @@ func (k *keeper) Deliver(ctx context.Context, b *abi.Batch) abi.Result {
 	case r.Outcome == abi.OK, r.Outcome == abi.Partial:
 		k.doubt = false
 		k.works()
+		k.places.note(b, &r)
 		select {
 		case k.recent <- struct{}{}:
 		default:

@@ -101,7 +101,7 @@ func TestFaultsGoByNumbers(t *testing.T) {
 			}
 			const text = "(status 26) read-only file system: rows were removed, another writer did not keep a disk I/O error"
 			said := ""
-			k := keep(reworded{s, &said, text}, path, filepath.Join(dir, "head.json"), Head{}, slog.New(slog.DiscardHandler))
+			k := keep(reworded{s, &said, text}, path, filepath.Join(dir, "head.json"), Head{}, &places{}, slog.New(slog.DiscardHandler))
 			k.doubt = false // else the host's own look comes first
 			if !c.fresh {
 				if r := k.Deliver(t.Context(), batchOf(t, 1, 3)); r.Outcome != abi.OK {

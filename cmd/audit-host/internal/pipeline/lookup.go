@@ -14,6 +14,7 @@ import (
 	"github.com/audit-host/audit-host/deadletter"
 	"github.com/audit-host/audit-host/ledger"
 	"github.com/audit-host/audit-host/ledger/chain"
+	"github.com/audit-host/audit-host/queue"
 )
 
 // snapshotAge is how long one view of the ledger serves. A view holds back the
@@ -28,6 +29,7 @@ type Lookup struct {
 	create  bool   // the first event makes it
 	sink    string // whose dead letters count
 	letters *deadletter.Store
+	places  *places
 
 	mu     sync.Mutex
 	view   *ledger.Reader // nil if none is open; guarded by mu
@@ -36,20 +38,24 @@ type Lookup struct {
 	headOf time.Time      // guarded by mu
 }
 
-func newLookup(cfg *config.Config, letters *deadletter.Store) *Lookup {
-	l := &Lookup{letters: letters}
+func newLookup(cfg *config.Config, letters *deadletter.Store, places *places) *Lookup {
+	l := &Lookup{letters: letters, places: places}
 	if sink, ok := cfg.Ledger(); ok {
 		l.ledger, l.create, l.sink = sink.Grant.SQL.Database, sink.Grant.SQL.Create, sink.Name
 	}
 	return l
 }
 
-// Find has the form of ingest.Options.Lookup. A row with the payload's hash is
+// Find has the form of ingest.Options.Lookup. What the sink has told of the event at
+// that position is the answer. Else the ledger is asked: a row with the payload's hash is
 // the event's. One with another is the event's as well if only the time differs
 // that was stamped at its acceptance, and else that of an earlier event under the
 // same id: the sink has told the two apart, and has refused this one if there is
 // a letter with its content.
-func (l *Lookup) Find(ctx context.Context, id string, payload [sha256.Size]byte) (ingest.Landed, bool, error) {
+func (l *Lookup) Find(ctx context.Context, at queue.Seq, id string, payload [sha256.Size]byte) (ingest.Landed, bool, error) {
+	if landed, ok := l.places.of(at, payload); ok {
+		return landed, true, nil
+	}
 	var row ingest.Landed
 	var there bool
 	if l.ledger != "" {

@@ -58,6 +58,7 @@ type Pipeline struct {
 	state     *statedir.Dir
 	cache     *host.Cache
 	lookup    *Lookup
+	places    places // of the ledger's events
 	log       *slog.Logger
 	keyID     string        // "" if events are not signed
 	keeper    *keeper       // nil if no sink is a ledger
@@ -119,7 +120,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 	}
 	if sink, ok := cfg.Ledger(); ok {
 		if i := slices.IndexFunc(p.seats, func(s *seat) bool { return s.name == sink.Name }); i >= 0 {
-			p.keeper = keep(p.seats[i].front, sink.Grant.SQL.Database, HeadFile(cfg), head, o.Log.With(slog.String("sink", sink.Name)))
+			p.keeper = keep(p.seats[i].front, sink.Grant.SQL.Database, HeadFile(cfg), head, &p.places, o.Log.With(slog.String("sink", sink.Name)))
 			p.seats[i].guard(p.keeper)
 		}
 	}
@@ -170,7 +171,7 @@ func Open(ctx context.Context, o Options) (_ *Pipeline, err error) {
 		}
 	}
 	p.warnUnclaimed(o.Log)
-	p.lookup = newLookup(cfg, p.Letters)
+	p.lookup = newLookup(cfg, p.Letters, &p.places)
 	if p.chronicle != nil {
 		p.chronicle.start(p.Recorder)
 	}

@@ -160,7 +160,7 @@ func TestLookup(t *testing.T) {
 	p := open(t, cfg, false)
 	find := func(e abi.Event) (ingest.Landed, bool) {
 		t.Helper()
-		landed, found, err := p.Lookup().Find(t.Context(), e.ID, sha256.Sum256(e.Payload))
+		landed, found, err := p.Lookup().Find(t.Context(), 0, e.ID, sha256.Sum256(e.Payload))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +172,7 @@ func TestLookup(t *testing.T) {
 		last = e
 		if i == 0 {
 			// The ledger does not exist before its first row.
-			if _, _, err := p.Lookup().Find(t.Context(), e.ID, sha256.Sum256(e.Payload)); err == nil {
+			if _, _, err := p.Lookup().Find(t.Context(), 0, e.ID, sha256.Sum256(e.Payload)); err == nil {
 				t.Error("found something in no ledger")
 			}
 			if err := p.Reachable(); err != nil {

@@ -346,7 +346,8 @@ func (r *replayer) submit(ctx context.Context, some []*attempt) error {
 			w.a.note.Outcome, w.a.note.Reason = abi.Busy, fmt.Sprintf("it is in the queue and not committed yet: %v", err)
 			continue
 		}
-		landed, found, err := r.p.lookup.Find(ctx, w.e.ID, sha256.Sum256(w.e.Payload))
+		at, _ := w.rc.Seq()
+		landed, found, err := r.p.lookup.Find(ctx, at, w.e.ID, sha256.Sum256(w.e.Payload))
 		switch {
 		case err != nil:
 			w.a.note.Outcome, w.a.note.Reason = abi.Busy, err.Error()

@@ -120,6 +120,7 @@ static void request(const audit_batch *b) {
 
 static audit_answer deliver(audit_batch b) {
     if (b.attempt == 99) audit_event_at(&b, b.count);
+    if (b.attempt == 98) return audit_because(audit_busy(7, AUDIT_STR("locked")), AUDIT_REASON_LOCKED);
     out.n = 0;
     events(&b), small(), database(&b), request(&b);
     audit_metric(AUDIT_METRIC_RACES, 3);
@@ -127,6 +128,14 @@ static audit_answer deliver(audit_batch b) {
     if (status != AUDIT_STATUS_DONE) return audit_retry(1000, AUDIT_STR("append"));
     if (b.count < 2) return audit_ok(b.count);
     audit_verdict(1, AUDIT_OUTCOME_REJECT, AUDIT_STR("not “this” one"));
+    audit_place places[3] = {0};
+    for (uint32_t i = 0; i < 3; i += 2) {
+        audit_event e = audit_event_at(&b, i);
+        places[i].sequence = e.seq;
+        places[i].flags = i == 0 ? AUDIT_PLACE_STORED_NOW : 0;
+        __builtin_memcpy(places[i].row_hash, e.digest, AUDIT_HASH_SIZE);
+    }
+    audit_places(places, 3);
     return audit_partial(b.count - 1);
 }
 

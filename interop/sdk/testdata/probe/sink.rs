@@ -130,6 +130,9 @@ impl Sink for Probe {
         if b.attempt() == 99 {
             b.event(b.len());
         }
+        if b.attempt() == 98 {
+            return Answer::busy(7, "locked").because(REASON_LOCKED);
+        }
         self.out.clear();
         if self.events(b).and(self.small()).and(self.database(b)).and(self.request(b)).is_err() {
             return Answer::reject("a format failed");
@@ -142,6 +145,12 @@ impl Sink for Probe {
             return Answer::ok(b.len());
         }
         host::verdict(1, OUTCOME_REJECT, "not “this” one");
+        let place = |i: usize| {
+            let mut hash = [0; HASH_SIZE as usize];
+            hash.copy_from_slice(b.event(i).digest());
+            host::Place::new(b.event(i).seq(), hash, i == 0)
+        };
+        host::places(&[place(0), host::Place::NONE, place(2)]);
         Answer::partial(b.len() - 1)
     }
 

@@ -34,6 +34,8 @@ function bytes(s: string): Buffer {
   return b;
 }
 
+const places = new sdk.Places();
+
 class Probe extends Sink {
   private url: Buffer = new Buffer();
   private answer: Buffer = new Buffer();
@@ -177,6 +179,7 @@ class Probe extends Sink {
 
   deliver(b: Batch): Answer {
     if (b.attempt == 99) b.event(b.count);
+    if (b.attempt == 98) return Answer.busy(7, "locked").because(sdk.REASON_LOCKED);
     out.clear();
     this.events(b);
     this.small();
@@ -186,6 +189,13 @@ class Probe extends Sink {
     if (sdk.append(out) != sdk.STATUS_DONE) return Answer.retry(1000, "append");
     if (b.count < 2) return Answer.ok(b.count);
     sdk.verdict(1, sdk.OUTCOME_REJECT, "not “this” one");
+    places.clear();
+    let e = b.event(0);
+    places.add(e.seq, e.digest, true);
+    places.none();
+    e = b.event(2);
+    places.add(e.seq, e.digest, false);
+    places.tell();
     return Answer.partial(b.count - 1);
   }
 

@@ -159,6 +159,7 @@ fn request(b: *const audit.Batch) void {
 
 pub fn deliver(b: audit.Batch) audit.Answer {
     if (b.attempt == 99) _ = b.event(b.count);
+    if (b.attempt == 98) return audit.busy(7, "locked").because(abi.reason_locked);
     out.clear();
     events(&b);
     small();
@@ -168,6 +169,13 @@ pub fn deliver(b: audit.Batch) audit.Answer {
     if (audit.append(out.bytes()) != abi.status_done) return audit.retry(1000, "append");
     if (b.count < 2) return audit.ok(b.count);
     audit.verdict(1, abi.outcome_reject, "not “this” one");
+    const first = b.event(0);
+    const last = b.event(2);
+    audit.places(&.{
+        .{ .sequence = first.seq, .flags = abi.place_stored_now, .row_hash = first.digest.* },
+        .{},
+        .{ .sequence = last.seq, .row_hash = last.digest.* },
+    });
     return audit.partial(b.count - 1);
 }
 
