@@ -3,6 +3,9 @@ package abi
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 )
 
@@ -175,6 +178,29 @@ func TestStatusesAreThoseOfTheText(t *testing.T) {
 	for want, got := range map[uint32]Outcome{0: OK, 1: Partial, 2: Retry, 3: Reject, 4: Busy, 5: BadConfig, 0x100: Trap, 0x106: BadABI} {
 		if uint32(got) != want {
 			t.Errorf("%v is %#x, the text says %#x", got, uint32(got), want)
+		}
+	}
+}
+
+// TestTextHasEveryNumber: the tables of README.md have each outcome of a guest and each
+// reason.
+func TestTextHasEveryNumber(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for o := range outcomeNames {
+		row := fmt.Sprintf("\n| %s | %d |", o, uint32(o))
+		if o.HostMade() {
+			row = o.String()
+		}
+		if !strings.Contains(string(text), row) {
+			t.Errorf("no %q", row)
+		}
+	}
+	for _, why := range Reasons() {
+		if row := fmt.Sprintf("\n| %s | %d |", why, uint16(why)); !strings.Contains(string(text), row) {
+			t.Errorf("no %q", row)
 		}
 	}
 }

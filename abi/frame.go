@@ -198,7 +198,8 @@ func Parse(raw []byte) (View, error) {
 	}
 	header, entry := uint64(le.Uint16(raw[headerHeaderSize:])), uint64(le.Uint16(raw[headerEntrySize:]))
 	if header < headerSize || entry < entrySize {
-		return View{}, fmt.Errorf("%w: header of %d bytes and entries of %d, wanted at least %d and %d", ErrFrame, header, entry, headerSize, entrySize)
+		return View{}, fmt.Errorf("%w: header of %d bytes and entries of %d, wanted at least %d and %d",
+			ErrFrame, header, entry, headerSize, entrySize)
 	}
 	n, total := uint64(le.Uint32(raw[headerCount:])), uint64(le.Uint32(raw[headerTotal:]))
 	if total != uint64(len(raw)) {

@@ -31,7 +31,9 @@ const (
 	ReasonSchema
 )
 
-var reasonNames = [...]string{"OTHER", "LOCKED", "FULL", "IO", "READ_ONLY", "NO_ACCESS", "CORRUPT", "FORMAT", "REPLACED", "WENT_BACK", "SCHEMA"}
+var reasonNames = [...]string{
+	"OTHER", "LOCKED", "FULL", "IO", "READ_ONLY", "NO_ACCESS", "CORRUPT", "FORMAT", "REPLACED", "WENT_BACK", "SCHEMA",
+}
 
 // Reasons lists them all.
 func Reasons() []Reason {

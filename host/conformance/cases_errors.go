@@ -39,8 +39,9 @@ func sqlFailures(writes bool) []failure {
 		of("0x10005 (the file was replaced)", host.FaultInstead, abi.SQLReplaced, "the file was replaced"),
 	}
 	if writes {
-		list = append(list, of("0x10004 (the engine failed), with the transaction committed all the same", host.FaultAfter, abi.SQLBroken, "the engine failed"),
-			of("0x10006 (the disk failed at the commit), with the transaction committed all the same", host.FaultAfter, abi.SQLDiskFailed, "commit: disk I/O error"))
+		const all = ", with the transaction committed all the same"
+		list = append(list, of("0x10004 (the engine failed)"+all, host.FaultAfter, abi.SQLBroken, "the engine failed"),
+			of("0x10006 (the disk failed at the commit)"+all, host.FaultAfter, abi.SQLDiskFailed, "commit: disk I/O error"))
 	}
 	return list
 }

@@ -13,10 +13,12 @@ const general = "audit_deliver, and the message that came with its answer"
 
 // advice is what to change, by the rule that the host says was broken.
 var advice = map[string]string{
-	"R5":  "the number that goes with OK: all events of the batch, also those that were there before",
-	"R6":  "the number that goes with PARTIAL, and that each other event gets one verdict, RETRY or REJECT",
-	"R7":  "the 64 bits that are returned: reason << 48 | outcome << 32 | argument, with an outcome of the table; and audit_reserve: an address behind which the bytes that were asked for are, or 0 if they can't be had",
-	"R28": "the list that is given to places: an entry for each event, zeros for one that is not stored, sequences that rise with the batch, stored now only for a row that this call has made",
+	"R5": "the number that goes with OK: all events of the batch, also those that were there before",
+	"R6": "the number that goes with PARTIAL, and that each other event gets one verdict, RETRY or REJECT",
+	"R7": "the 64 bits that are returned: reason << 48 | outcome << 32 | argument, with an outcome of the table; " +
+		"and audit_reserve: an address behind which the bytes that were asked for are, or 0 if they can't be had",
+	"R28": "the list that is given to places: an entry for each event, zeros for one that is not stored, " +
+		"sequences that rise with the batch, stored now only for a row that this call has made",
 	"R27": "the upper 16 bits that are returned: they are 0 with OK and PARTIAL",
 }
 

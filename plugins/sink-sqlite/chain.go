@@ -101,7 +101,8 @@ func (s *sink) connect() guest.Answer {
 		}
 	case id != chain.ApplicationID:
 		return guest.Busy(pauseBroken, "the database is no ledger: its application_id is "+strconv.FormatInt(id, 10)+
-			", that of a ledger is "+strconv.Itoa(chain.ApplicationID)+"; name another file in sink.grant.sql.database, audit-host init makes one").Because(abi.ReasonFormat)
+			", that of a ledger is "+strconv.Itoa(chain.ApplicationID)+"; name another file in sink.grant.sql.database, audit-host init makes one").
+			Because(abi.ReasonFormat)
 	case version != chain.SchemaVersion:
 		return guest.Busy(pauseBroken, "the ledger has the format "+strconv.FormatInt(version, 10)+
 			", this plugin writes "+strconv.Itoa(chain.SchemaVersion)+"; use the audit-host that made it").Because(abi.ReasonFormat)

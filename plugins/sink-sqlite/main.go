@@ -215,7 +215,7 @@ func (s *sink) lost(b abi.View, status abi.SQLStatus, answer []byte) (guest.Answ
 	n := strconv.Itoa(s.races)
 	if s.races >= maxAttempts {
 		s.races = 0
-		return guest.Busy(pauseLocked, "another writer took the next sequence number "+n+" times in a row; it is tried again when there is less traffic on the ledger").
+		return guest.Busy(pauseLocked, "another writer took the next sequence number "+n+" times in a row; the batch comes again").
 			Because(abi.ReasonLocked), false
 	}
 	guest.Metric(abi.MetricRaces, 1)

@@ -58,7 +58,8 @@ type content struct {
 // columns is 128, and an answer of so many rows fits into sink.answer.
 const lookupSize = 100
 
-var lookupSQL = "SELECT id, event_type, payload_hash, sequence, row_hash FROM signed_events WHERE id IN (?" + strings.Repeat(",?", lookupSize-1) + ")"
+var lookupSQL = "SELECT id, event_type, payload_hash, sequence, row_hash FROM signed_events WHERE id IN (?" +
+	strings.Repeat(",?", lookupSize-1) + ")"
 
 // sameButTimeSQL compares a payload with the stored one but for its timestamp,
 // which is the last member.

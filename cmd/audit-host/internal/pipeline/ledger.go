@@ -274,9 +274,9 @@ func (k *keeper) works() {
 // faults are the faults by the reason that the sink gave; 0, and what a later plugin
 // says, is FaultOther.
 var faults = [...]Fault{
-	abi.ReasonOther: FaultOther, abi.ReasonLocked: FaultLocked, abi.ReasonFull: FaultFull, abi.ReasonIO: FaultIO, abi.ReasonReadOnly: FaultReadOnly,
-	abi.ReasonNoAccess: FaultAccess, abi.ReasonCorrupt: FaultCorrupt, abi.ReasonFormat: FaultFormat, abi.ReasonReplaced: FaultReplaced,
-	abi.ReasonWentBack: FaultWentBack, abi.ReasonSchema: FaultSchema,
+	abi.ReasonOther: FaultOther, abi.ReasonLocked: FaultLocked, abi.ReasonFull: FaultFull, abi.ReasonIO: FaultIO,
+	abi.ReasonReadOnly: FaultReadOnly, abi.ReasonNoAccess: FaultAccess, abi.ReasonCorrupt: FaultCorrupt, abi.ReasonFormat: FaultFormat,
+	abi.ReasonReplaced: FaultReplaced, abi.ReasonWentBack: FaultWentBack, abi.ReasonSchema: FaultSchema,
 }
 
 // faultOf sorts what the sink answered, by its numbers alone. A REJECT is about
