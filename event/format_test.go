@@ -13,7 +13,8 @@ func TestFormatsAreComplete(t *testing.T) {
 	word := regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
 	seen := map[string]bool{}
 	for _, f := range Formats {
-		if !word.MatchString(f.Name) || !word.MatchString(f.Source) || len(f.Paths) == 0 || len(f.Media) == 0 || f.Compile == nil || f.Answer == nil {
+		if !word.MatchString(f.Name) || !word.MatchString(f.Source) || len(f.Paths) == 0 ||
+			len(f.Media) == 0 || f.Compile == nil || f.Answer == nil {
 			t.Errorf("%q is not complete", f.Name)
 			continue
 		}

@@ -13,9 +13,10 @@ var JSON = []Media{
 	{Types: []string{"application/json", "application/x-www-form-urlencoded"}, Split: func(r Request) Elements {
 		return elements(r.Body, layoutOf(r.Body, false))
 	}},
-	{Types: []string{"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}, Split: func(r Request) Elements {
-		return elements(r.Body, lines)
-	}},
+	{
+		Types: []string{"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"},
+		Split: func(r Request) Elements { return elements(r.Body, lines) },
+	},
 }
 
 func elements(text []byte, as layout) Elements {

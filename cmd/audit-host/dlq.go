@@ -29,7 +29,7 @@ type letterFlags struct {
 
 func (f *letterFlags) add(c *cobra.Command) {
 	flags := c.Flags()
-	flags.StringVar(&f.sink, "sink", "", "only letters of the sink `NAME`; ingest/opa has what OPA sent and could not be read")
+	flags.StringVar(&f.sink, "sink", "", "only letters of the sink `NAME`; ingest/FORMAT has what came in that format and could not be read")
 	flags.StringVar(&f.eventID, "event-id", "", "only letters of the event with this `ID`")
 	flags.StringVar(&f.outcome, "outcome", "", "only letters whose last delivery ended with `OUTCOME`, REJECT or TRAP say")
 	flags.StringVar(&f.since, "since", "", "only letters that failed at or after `TIME`: RFC 3339, a date, or 2h for two hours ago")

@@ -142,11 +142,14 @@ func TestFormatIsARow(t *testing.T) {
 		{"/gate/north/log", "", `{"entries":[{"key":"k1","open":false}]}`, 200, "took 1, not taken 0, of kind application/vnd.gate"},
 		{"/gate/north/log", media, `{"entries":`, 400, `{"error":"unexpected end of JSON input; nothing was accepted"}` + "\n"},
 		{"/gate/north/log", media, "", 400, `{"error":"the body is empty"}` + "\n"},
-		{"/gate/north/log", "application/json", "{}", 415, `{"error":"Content-Type \"application/json\" is not served: send application/vnd.gate, in UTF-8"}` + "\n"},
-		{"/gate", media, "{}", 404, `{"error":"nothing is served here: see POST /v1/events, POST /logs, POST /gate/{site}/log, POST /hook, GET /-/healthy, /-/ready, /metrics"}` + "\n"},
+		{"/gate/north/log", "application/json", "{}", 415,
+			`{"error":"Content-Type \"application/json\" is not served: send application/vnd.gate, in UTF-8"}` + "\n"},
+		{"/gate", media, "{}", 404, `{"error":"nothing is served here: see POST /v1/events, POST /logs, ` +
+			`POST /gate/{site}/log, POST /hook, GET /-/healthy, /-/ready, /metrics"}` + "\n"},
 		{"/hook", "application/json", `[{"gate":"gate 8","entry":{"key":"h1","open":false}}]`, 204, ""},
 	} {
-		if status, header, text := post(c.path, c.media, c.body); status != c.status || text != c.text || status == 204 && header.Get("Content-Type") != "" {
+		status, header, text := post(c.path, c.media, c.body)
+		if status != c.status || text != c.text || status == 204 && header.Get("Content-Type") != "" {
 			t.Errorf("%s %s %s: %d %s; want %d %s", c.path, c.media, c.body, status, text, c.status, c.text)
 		}
 	}
@@ -172,14 +175,19 @@ func TestFormatIsARow(t *testing.T) {
 	}
 	// The command.
 	file := `{"gate":"gate 9","entry":{"key":"f1","open":false}}` + "\n"
-	if r := must(t, 0, file, "ingest", "-c", config, "--format", "gate", "-"); !strings.Contains(r.stderr, "read 1, accepted 1, rejected 0, skipped 0, appended 1") {
-		t.Errorf("ingest: %s", r.stderr)
-	}
-	if r := must(t, 2, file, "ingest", "-c", config, "--format", "gat", "-"); !strings.Contains(r.stderr, `--format must be native or opa or gate or hook, not "gat": did you mean "gate"?`) {
-		t.Errorf("ingest: %s", r.stderr)
-	}
-	if r := must(t, 0, "", "ingest", "--help"); !strings.Contains(r.stdout, "[--format native|opa|gate|hook]") || !strings.Contains(r.stdout, "--format native|opa|gate|hook ") {
-		t.Errorf("help: %s", r.stdout)
+	for _, c := range []struct {
+		code int
+		args []string
+		want string
+	}{
+		{0, []string{"-c", config, "--format", "gate", "-"}, "read 1, accepted 1, rejected 0, skipped 0, appended 1"},
+		{2, []string{"-c", config, "--format", "gat", "-"}, `must be native or opa or gate or hook, not "gat": did you mean "gate"?`},
+		{0, []string{"--help"}, "[--format native|opa|gate|hook]"},
+		{0, []string{"--help"}, "--format native|opa|gate|hook "},
+	} {
+		if r := must(t, c.code, file, append([]string{"ingest"}, c.args...)...); !strings.Contains(r.stdout+r.stderr, c.want) {
+			t.Errorf("ingest %v lacks %q: %s%s", c.args, c.want, r.stdout, r.stderr)
+		}
 	}
 	rows := must(t, 0, "", "tail", "-c", config, "--json", "-n", "100000").stdout
 	for id, agent := range map[string]string{"k1": "gate 7", "h1": "gate 8", "f1": "gate 9"} {

@@ -138,7 +138,8 @@ func land(ctx context.Context, l landing) (*summary, error) {
 
 // read hands every line to the recorder.
 func (l *landing) read(ctx context.Context, r *queue.Recorder, s *summary) error {
-	taker := ingest.Taker{Intake: r.From(pipeline.SourceIngest), Parse: l.parse, Record: pipeline.Recorded(l.cfg), MaxEvent: int(l.cfg.HTTP.MaxEvent)}
+	taker := ingest.Taker{Intake: r.From(pipeline.SourceIngest), Parse: l.parse,
+		Record: pipeline.Recorded(l.cfg), MaxEvent: int(l.cfg.HTTP.MaxEvent)}
 	bar := newProgress(l.stderr, "ingesting", l.size, l.size > 0)
 	defer bar.end()
 	bad := complaints{stderr: l.stderr}

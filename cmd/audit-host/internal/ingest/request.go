@@ -105,7 +105,8 @@ func (s *Server) take(rt *Route, w http.ResponseWriter, r *http.Request) *failur
 	case keep:
 		s.refused(r, reply.Status, a.Error)
 	default:
-		s.unacknowledged.warn(r, s.o.Log, "events not acknowledged", slog.Int("retry", a.Retry), slog.Int("waiting", a.Waiting), slog.String("error", a.Error))
+		s.unacknowledged.warn(r, s.o.Log, "events not acknowledged", slog.Int("retry", a.Retry),
+			slog.Int("waiting", a.Waiting), slog.String("error", a.Error))
 	}
 	if reply.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", retryAfter)
@@ -115,7 +116,8 @@ func (s *Server) take(rt *Route, w http.ResponseWriter, r *http.Request) *failur
 }
 
 // submit has the elements taken and fills in the report.
-func (s *Server) submit(ctx context.Context, rt *Route, r *http.Request, body []byte, elements event.Elements, asked ack, a *event.Report) (receipts []receipt) {
+func (s *Server) submit(ctx context.Context, rt *Route, r *http.Request, body []byte, elements event.Elements, asked ack,
+	a *event.Report) (receipts []receipt) {
 	keep := rt.Format.OnBad == event.KeepBad
 	var refused []Refused
 	// In parts, for what is said of an element is longer than it may be. A part

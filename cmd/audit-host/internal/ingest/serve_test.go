@@ -237,6 +237,26 @@ func TestServeLimitsConnections(t *testing.T) {
 	})
 }
 
+// An accept that waits for a connection to end does not hold up the end of all.
+func TestServeStopsAtTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, func(o *Options) { o.MaxConnections = 1 })
+		idle := s.client()
+		idle.send(healthy)
+		if code, _ := idle.status(); code != 200 {
+			t.Fatalf("status %d", code)
+		}
+		s.client() // in the backlog
+		synctest.Wait()
+		begin := time.Now()
+		s.stop()
+		<-s.ended
+		if took, n := time.Since(begin), s.accepted.Load(); took > grace || n != 1 {
+			t.Errorf("Serve returned after %v, %d connections were accepted", took, n)
+		}
+	})
+}
+
 // A thousand idle connections over real sockets are no obstacle within the
 // limit.
 func TestServeThousandIdle(t *testing.T) {

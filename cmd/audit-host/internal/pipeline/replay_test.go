@@ -361,6 +361,7 @@ func TestRevivable(t *testing.T) {
 		{abi.DeadLetter{Event: abi.Event{ID: "x"}, Raw: []byte("garbage"), Sink: "mock"}, true, "malformed event record"},
 		{abi.DeadLetter{Raw: opaElement("d", "a"), Sink: RefusedSink("opa")}, true, ""},
 		{abi.DeadLetter{Raw: []byte("17"), Sink: RefusedSink("opa")}, false, "must be an object"},
+		{abi.DeadLetter{Raw: []byte("17"), Sink: RefusedSink("gone")}, false, `reads no format "gone"`},
 		{abi.DeadLetter{Raw: []byte(strings.Repeat(" ", 1<<17)), Sink: RefusedSink("opa")}, false, "at most 64KiB are taken"},
 	} {
 		recorded, err := Revivable(cfg, revive, &deadletter.Letter{DeadLetter: c.l})
