@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/audit-host/audit-host/internal/sqlite"
 )
 
 // apart is a configuration whose ledger lies in a folder of its own.
@@ -183,11 +185,26 @@ func TestLedgerWithoutPermission(t *testing.T) {
 	}
 }
 
-// The log is removed or cut while the ledger is open. The rows that were in it
-// alone are missing, so nothing is appended; with both files back all is well.
+// holdLog keeps a running daemon from writing back what it commits from now on, as it
+// does when nothing is committed for a while: a reader stands in the way.
+func holdLog(t *testing.T, ledger string) (release func()) {
+	t.Helper()
+	r, err := sqlite.OpenReader(t.Context(), ledger)
+	if err != nil || !r.Live {
+		t.Fatal("no reader beside the daemon", err)
+	}
+	return func() {
+		t.Helper()
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The log is cut while the ledger is open. The rows that were in it alone are
+// missing, so nothing is appended; with both files back all is well.
 func TestLedgerLosesItsLog(t *testing.T) {
 	for name, harm := range map[string]func(wal string) error{
-		"removed":   os.Remove,
 		"emptied":   func(wal string) error { return os.Truncate(wal, 0) },
 		"shortened": func(wal string) error { return os.Truncate(wal, 10_000) },
 	} {
@@ -196,8 +213,10 @@ func TestLedgerLosesItsLog(t *testing.T) {
 			config := home(t, `#drain_timeout = "5s"`, `drain_timeout = "500ms"`)
 			ledger := ledgerOf(config)
 			d := serve(t, config)
-			for i := range 5 {
-				d.post(t, "ledger", several("a"+string(rune('a'+i)), 20))
+			d.post(t, "ledger", several("aa", 20))
+			release := holdLog(t, ledger)
+			for i := range 4 {
+				d.post(t, "ledger", several("a"+string(rune('b'+i)), 20))
 			}
 			d.remembered(t, 100)
 			copyFile(t, ledger, ledger+".right")
@@ -205,6 +224,7 @@ func TestLedgerLosesItsLog(t *testing.T) {
 			if err := harm(ledger + "-wal"); err != nil {
 				t.Fatal(err)
 			}
+			release()
 			d.taken(t, "b", 10)
 			d.told(t, "went_back", "audit-host ledger accept-head")
 			d.stop(t, exitFailed)
@@ -221,6 +241,27 @@ func TestLedgerLosesItsLog(t *testing.T) {
 			}
 			verified(t, config)
 		})
+	}
+}
+
+// The connection that has a removed log open writes it back, and nothing is missing.
+func TestRemovedLogIsWrittenBack(t *testing.T) {
+	t.Parallel()
+	config := home(t)
+	ledger := ledgerOf(config)
+	d := serve(t, config)
+	d.post(t, "ledger", refusal("a"))
+	release := holdLog(t, ledger)
+	d.post(t, "ledger", several("a", 99))
+	d.remembered(t, 100)
+	release()
+	if err := os.Remove(ledger + "-wal"); err != nil {
+		t.Fatal(err)
+	}
+	d.post(t, "ledger", refusal("b"))
+	d.stop(t, 0)
+	if v := verified(t, config); v.Rows != 101 {
+		t.Errorf("%d rows", v.Rows)
 	}
 }
 
@@ -245,7 +286,13 @@ func TestLedgerLosesItsLogBeforeItsHead(t *testing.T) {
 			ledger := ledgerOf(config)
 			c := spawn(t, config)
 			var want []string
+			release := func() {}
 			for i := range 5 {
+				if i == 1 {
+					for c.pending(t) > 0 {
+					}
+					release = holdLog(t, ledger)
+				}
 				list, body := numbered(string(rune('a'+i)), 20)
 				if n, err := postQuietly(c.url, body); err != nil || n != 20 {
 					t.Fatalf("%d, %v", n, err)
@@ -256,6 +303,7 @@ func TestLedgerLosesItsLogBeforeItsHead(t *testing.T) {
 			}
 			c.signal(t, syscall.SIGKILL)
 			<-c.done
+			release()
 			for _, file := range []string{ledger + "-shm", filepath.Join(filepath.Dir(config), "state", "ledger-head.json")} {
 				if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
 					t.Fatal(err)
