@@ -251,8 +251,9 @@ func TestServeStopsAtTheLimit(t *testing.T) {
 		begin := time.Now()
 		s.stop()
 		<-s.ended
-		if took, n := time.Since(begin), s.accepted.Load(); took > grace || n != 1 {
-			t.Errorf("Serve returned after %v, %d connections were accepted", took, n)
+		// Whether the waiting one is still accepted, and closed, is a matter of luck.
+		if took := time.Since(begin); took > grace {
+			t.Errorf("Serve returned after %v", took)
 		}
 	})
 }
