@@ -74,6 +74,7 @@ func TestWhatACallMakesTheHostHold(t *testing.T) {
 		{"large values", []string{abi.ImportKVSet}, 1_000, cat(i32c(textAt), i32c(5), i32c(data), i32c(50_000), callf(1), opDrop), "", 0},
 		{"absent keys", []string{abi.ImportKVGet}, 100_000, cat(number, i32c(textAt), i32c(256), i32c(data), i32c(size), callf(1), opDrop), "", 0},
 		{"reasons", []string{abi.ImportVerdict}, 20_000, cat(turn, op(0xa7), i32c(3), i32c(data), i32c(1024), callf(1)), "", 20_000},
+		{"places", []string{abi.ImportPlaces}, 10_000, cat(i32c(data), i32c(20_001), callf(1)), "", 20_000},
 		{"messages", []string{abi.ImportVerdict}, 10_000, cat(i32c(-1), i32c(3), i32c(data), i32c(1024), callf(1)), "", 0},
 		{"lines", []string{abi.ImportLog}, 10_000, cat(i32c(1), i32c(data), i32c(4096), callf(1)), "", 0},
 		{"races", []string{abi.ImportMetric}, 100_000, cat(i32c(1), i64c(-1), callf(1)), "", 0},
