@@ -44,9 +44,9 @@ test: plugins
 slow := TestTorture|TestBacklog.*|TestReplayCommandKilled|TestReplayDaemonEnds|TestReplayCrashes|TestTwentySwaps|TestKilled
 slow := $(slow)|TestFlippedBitInEachCacheEntry|TestPluginNewInGo|TestLedgerWithoutPermission|TestStopBeforeTheLedgerTakesAnything
 slow := $(slow)|TestBundleOfTheGoGuest|TestWhatACallMakesTheHostHold|TestKilledWithGrants|TestSpecification|FuzzCompileCost
-slow := $(slow)|TestBrokenInOneWay|TestScrambled
+slow := $(slow)|TestBrokenInOneWay|TestScrambled|TestParkedSinkIsResumed
 # Of these it may.
-slow-raced := TestZoo|TestParkedSinkIsResumed|TestLockedForTenSeconds|TestLedgerIsBackWhileNothingComes|TestLedgerWentBackWhileStopped
+slow-raced := TestZoo|TestLockedForTenSeconds|TestLedgerIsBackWhileNothingComes|TestLedgerWentBackWhileStopped
 slow-raced := $(slow-raced)|TestLedgerLosesItsLogBeforeItsHead|TestStopDoesNotWaitForTheCompiler|TestQueueFolderMissing|TestAcknowledgedUnderAKey
 # And these are quick, and of no use to it.
 unraced := TestScripts|TestHangup|TestRenewedLock|TestEndedWhileReloading|TestSignalsDrain|TestSecondSignal|TestTwoSignalsAtOnce

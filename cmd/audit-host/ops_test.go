@@ -211,7 +211,8 @@ func TestParkedSinkIsResumed(t *testing.T) {
 	if r := must(t, 0, "", "sink", "resume", "-c", config, "copy"); r.stderr != "sink copy resumed\n" {
 		t.Errorf("%s", r.stderr)
 	}
-	d.post(t, "ledger", refusal("last")) // when both have all that was queued
+	until(t, "the copy has all that was queued", func() bool { return sinksOf(t, config)["copy"].PendingEvents == 0 })
+	d.post(t, "ledger", refusal("last"))
 	dead := len(listed(t, config))
 	if r := must(t, 0, "", "dlq", "replay", "-c", config); !strings.Contains(r.stderr, fmt.Sprintf("stored %d,", dead)) || dead == 0 || dead > 2*2 {
 		t.Errorf("%d dead letters; replay: %s", dead, r.stderr)
