@@ -31,8 +31,8 @@ type File struct {
 	// Limits bound the log; zeros are the constants.
 	Limits LogLimits
 
-	Conn *Conn      // nil until needed and after a fault
-	log  *logKeeper // of conn
+	Conn *Conn          // nil until needed and after a fault
+	log  *logBackWriter // of conn
 	// before are the database and its log when the connection before was given up
 	// because they had moved.
 	before [2]os.FileInfo

@@ -31,7 +31,7 @@ type LogLimits struct {
 	idle              time.Duration
 }
 
-// logKeeper keeps the log of one open connection short. It belongs to the
+// logBackWriter keeps the log of one open connection short. It belongs to the
 // connection's goroutine, but for run.
 //
 // # Why a crash is no harm
@@ -42,7 +42,7 @@ type LogLimits struct {
 // two can have. A writer begins the log anew when all of it is marked. A crash in
 // between leaves pages in the database that the log has too, and is read first.
 // What a commit syncs is the log, as before: no acknowledgement depends on this.
-type logKeeper struct {
+type logBackWriter struct {
 	limits LogLimits
 	writer *Conn
 	files  [3]os.FileInfo // the writer's database, log and shared memory
@@ -67,11 +67,11 @@ type logKeeper struct {
 
 // KeepLog begins to keep the connection's log short. It is called protected, when
 // the log is open.
-func (c *Conn) keepLog(limits LogLimits) *logKeeper {
+func (c *Conn) keepLog(limits LogLimits) *logBackWriter {
 	if limits == (LogLimits{}) {
 		limits = LogLimits{logBegin, logRest, LogMost, logIdle}
 	}
-	k := &logKeeper{limits: limits, writer: c, ask: make(chan struct{}, 1), told: make(chan int, 1), files: c.logFiles()}
+	k := &logBackWriter{limits: limits, writer: c, ask: make(chan struct{}, 1), told: make(chan int, 1), files: c.logFiles()}
 	// Instead of SQLite's own, which would checkpoint here.
 	c.DB.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error {
 		if pages < k.pages { // begun anew
@@ -97,7 +97,7 @@ func (c *Conn) logFiles() (list [3]os.FileInfo) {
 
 // committed is called, protected, after each commit. What goes wrong in it can be
 // repeated at the next one and is none of the commit's business, which stands.
-func (k *logKeeper) committed() {
+func (k *logBackWriter) committed() {
 	k.commits.Add(1)
 	if k.asking {
 		select {
@@ -120,7 +120,7 @@ func (k *logKeeper) committed() {
 	}
 }
 
-func (k *logKeeper) answered(written int) {
+func (k *logBackWriter) answered(written int) {
 	switch {
 	case written < 0:
 		k.alone = true
@@ -132,7 +132,7 @@ func (k *logKeeper) answered(written int) {
 
 // write has the writer itself write back. If a reader stands in the way, this does
 // little and costs little.
-func (k *logKeeper) write() {
+func (k *logBackWriter) write() {
 	if !k.one.TryLock() {
 		return // the other one is at it
 	}
@@ -145,7 +145,7 @@ func (k *logKeeper) write() {
 // back has c write back what it can; one is held. When the disk has failed once nothing is
 // written back any more, by neither of the two: SQLite would go on behind what is
 // missing on disk.
-func (k *logKeeper) back(c *Conn) (written int, err error) {
+func (k *logBackWriter) back(c *Conn) (written int, err error) {
 	if k.failed.Load() {
 		return 0, errDiskFailed
 	}
@@ -164,7 +164,7 @@ var errDiskFailed = errors.New("the disk has failed while the log was written ba
 // run writes the log back whenever it is asked to, and when nothing is committed
 // any more, until close. Its connection is opened when it is needed, and closed
 // when all is quiet: an engine has megabytes.
-func (k *logKeeper) run() {
+func (k *logBackWriter) run() {
 	var c *Conn
 	leave := func() {
 		if c != nil {
@@ -220,7 +220,7 @@ func (k *logKeeper) run() {
 // open opens the second connection; nil if there can be none. Its files must be
 // the writer's: if one was replaced, the log would be written into another
 // database, or without the writer's locks.
-func (k *logKeeper) open() *Conn {
+func (k *logBackWriter) open() *Conn {
 	c, err := Open(context.Background(), k.writer.Path, Options{Busy: time.Millisecond, KeepLog: true, VFS: k.writer.vfs})
 	if err != nil {
 		return nil
@@ -244,7 +244,7 @@ func (k *logKeeper) open() *Conn {
 }
 
 // close ends run. The writer's connection is still open.
-func (k *logKeeper) close() {
+func (k *logBackWriter) close() {
 	close(k.ask)
 	k.done.Wait()
 	if k.asking {

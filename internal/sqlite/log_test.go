@@ -76,7 +76,7 @@ func (f *logFile) expect(path string) {
 }
 
 // awaitAnswer waits for the second connection's answer, without taking it.
-func awaitAnswer(t *testing.T, k *logKeeper) {
+func awaitAnswer(t *testing.T, k *logBackWriter) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); len(k.told) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
